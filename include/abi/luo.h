@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The orchestrator's part of the tree, version 1.
+ *
+ *	luo				ferry_update
+ *	  session@N			ferry_session
+ *	    file@N			ferry_file
+ *	      needs@N			ferry_need, in the order of the handler's calls
+ *	      state			the handler's
+ */
+#ifndef FERRY_ABI_LUO_H
+#define FERRY_ABI_LUO_H
+
+#include <ferry/record.h>
+
+/*
+ * number:      of this update since the last cold boot, from 1
+ * sessions:    that follow
+ * files:       in all sessions
+ * pages:       preserved for them, of 4 KiB
+ * runs:        that describe these pages
+ * metadata:    bytes of preserved memory that only describe
+ * preserve_ns: that the preserve calls of these files took
+ * freeze_ns:   that the freeze took, up to the writing of this record
+ * tsc:         time-stamp counter at the end of the freeze
+ * tsc_khz:     its rate
+ */
+#define FERRY_UPDATE_FIELDS(F, T)			\
+	F(T, U64, number, 1, 1, ~0ull, 0)		\
+	F(T, U64, sessions, 1, 0, 1ull << 32, 0)	\
+	F(T, U64, files, 1, 0, 1ull << 32, 0)		\
+	F(T, U64, pages, 1, 0, ~0ull, 0)		\
+	F(T, U64, runs, 1, 0, ~0ull, 0)			\
+	F(T, U64, metadata, 1, 0, ~0ull, 0)		\
+	F(T, U64, preserve_ns, 1, 0, ~0ull, 0)		\
+	F(T, U64, freeze_ns, 1, 0, ~0ull, 0)		\
+	F(T, U64, tsc, 1, 0, ~0ull, 0)			\
+	F(T, U32, tsc_khz, 1, 0, ~0u, 0)
+FERRY_RECORD(ferry_update, "update", 1, 1, FERRY_UPDATE_FIELDS);
+
+/* name: as in LIVEUPDATE_IOCTL_CREATE_SESSION */
+#define FERRY_SESSION_FIELDS(F, T)			\
+	F(T, STR, name, 1, 1, 63, 64)
+FERRY_RECORD(ferry_session, "session", 1, 1, FERRY_SESSION_FIELDS);
+
+/*
+ * token:   as in LIVEUPDATE_SESSION_PRESERVE_FD
+ * handler: compatible string of the handler
+ */
+#define FERRY_FILE_FIELDS(F, T)				\
+	F(T, U64, token, 1, 0, ~0ull, 0)		\
+	F(T, STR, handler, 1, 1, 47, 48)
+FERRY_RECORD(ferry_file, "file", 1, 1, FERRY_FILE_FIELDS);
+
+/* token: of the other file, in the same session */
+#define FERRY_NEED_FIELDS(F, T)				\
+	F(T, U64, token, 1, 0, ~0ull, 0)
+FERRY_RECORD(ferry_need, "need", 1, 1, FERRY_NEED_FIELDS);
+
+#endif

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Bulk: runs of pages, version 1.
+ *
+ * A list of runs is a chain of preserved pages ("blocks"), each with a header
+ * and up to FERRY_RUNS_PER_BLOCK entries. A record points to the first block.
+ * Holes cost nothing, and a contiguous GiB is one entry.
+ *
+ * All numbers are little-endian. Golden files: selftests/unit/golden/runs-v1*.
+ */
+#ifndef FERRY_ABI_RUNS_H
+#define FERRY_ABI_RUNS_H
+
+#include <ferry/record.h>
+
+#define FERRY_RUNS_MAGIC	0x534e5552u	/* "RUNS" */
+#define FERRY_RUNS_VERSION	1
+
+/**
+ * struct ferry_run - folios that are contiguous in memory and in the file
+ * @pfn:   first page frame
+ * @index: place of the first page in the file, in pages
+ * @count: folios
+ * @order: of each folio
+ * @flags: of the owner's; 10 bits
+ */
+struct ferry_run {
+	unsigned long long pfn;
+	unsigned long long index;
+	unsigned int count;
+	unsigned short order;
+	unsigned short flags;
+};
+
+/*
+ * On the way a run is two words:
+ *	where: pfn (48 bits) | order (6) | flags (10)
+ *	what:  index (40 bits) | count (24)
+ */
+#define FERRY_RUN_PFN_BITS	48
+#define FERRY_RUN_ORDER_BITS	6
+#define FERRY_RUN_FLAGS_BITS	10
+#define FERRY_RUN_INDEX_BITS	40
+#define FERRY_RUN_COUNT_BITS	24
+
+struct ferry_run_entry {
+	unsigned long long where;
+	unsigned long long what;
+};
+
+/**
+ * struct ferry_runs_block - header of a block
+ * @magic:   FERRY_RUNS_MAGIC
+ * @crc:     CRC-32C (seed ~0, not inverted) of the whole block with this as 0
+ * @version: FERRY_RUNS_VERSION
+ * @nr:      entries in this block
+ * @seq:     number of this block in its chain, from 0
+ * @next:    physical address of the next block, or 0
+ * @entry:   the runs
+ */
+struct ferry_runs_block {
+	unsigned int magic;
+	unsigned int crc;
+	unsigned short version;
+	unsigned short nr;
+	unsigned int seq;
+	unsigned long long next;
+	unsigned long long reserved;
+	struct ferry_run_entry entry[];
+};
+
+#define FERRY_RUNS_BLOCK_SIZE	4096
+#define FERRY_RUNS_PER_BLOCK	\
+	((FERRY_RUNS_BLOCK_SIZE - sizeof(struct ferry_runs_block)) / sizeof(struct ferry_run_entry))
+
+/**
+ * struct ferry_bulk - what a record keeps of a list of runs
+ * @first:  physical address of the first block; 0 when there are no runs
+ * @blocks: in the chain
+ * @runs:   in all blocks
+ * @pages:  in all runs
+ * @bytes:  that count, for a blob; 0 for other lists
+ *
+ * In a tree it is a record of its own, in a node of its own.
+ */
+#define FERRY_BULK_FIELDS(F, T)				\
+	F(T, U64, first, 1, 0, ~0ull, 0)		\
+	F(T, U64, blocks, 1, 0, ~0ull, 0)		\
+	F(T, U64, runs, 1, 0, ~0ull, 0)			\
+	F(T, U64, pages, 1, 0, 1ull << 40, 0)		\
+	F(T, U64, bytes, 1, 0, 1ull << 52, 0)
+FERRY_RECORD(ferry_bulk, "bulk", 1, 1, FERRY_BULK_FIELDS);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * luo.ko: what a handler of one kind of file implements, and may call.
+ *
+ * The C interface that crosses the edge of luo.ko. docs/handler.md shows how a
+ * handler is written. Errors are negative errnos.
+ */
+#ifndef FERRY_LUO_H
+#define FERRY_LUO_H
+
+#include <ferry/kho.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct file;
+struct module;
+struct ferry_luo_handler;
+struct ferry_luo_file;		/* luo's own; a handler passes it on */
+
+/* How far the retrieval of a file has come, for can_finish() and finish(). */
+enum ferry_retrieve_status {
+	FERRY_NOT_RETRIEVED,
+	FERRY_RETRIEVED,
+	FERRY_RETRIEVE_FAILED,
+};
+
+/**
+ * struct ferry_luo_args - what an operation works on
+ * @handler: whose operation it is
+ * @self:    names the file to ferry_luo_depend() and ferry_luo_dependency()
+ * @file:    the file; NULL while it was not retrieved
+ * @priv:    the handler's own: set by preserve() for the operations before the
+ *           kexec, by retrieve() for those after it
+ * @state:   incoming: the node that save() wrote; else none
+ * @status:  incoming: enum ferry_retrieve_status
+ */
+struct ferry_luo_args {
+	const struct ferry_luo_handler *handler;
+	struct ferry_luo_file *self;
+	struct file *file;
+	void *priv;
+	struct ferry_node state;
+	int status;
+};
+
+/**
+ * struct ferry_luo_ops - a handler's operations
+ *
+ * All but can_preserve() and id() are called in process context with the mutex
+ * of the session held, and may sleep. Those marked (*) may be absent.
+ *
+ * @can_preserve: Is the file of this kind? Quick, and without side effects.
+ * @id:           (*) What the file stands for, where several files may stand
+ *                for the same (the inode of a memfd). Default: the file.
+ * @preserve:     Begin to preserve, while the owner still runs: the heavy part.
+ *                On error nothing is left of it.
+ * @unpreserve:   Undo preserve().
+ * @freeze:       (*) In reboot(2): stop changes for good, and catch up with
+ *                those since preserve(). An error calls the kexec off.
+ * @unfreeze:     (*) Undo freeze().
+ * @save:         Write the state into the current node. Called after freeze()
+ *                for the next kernel, and any time after preserve() for a dump;
+ *                then changes may go on.
+ * @retrieve:     Make the file anew from @state, and set @file, with one
+ *                reference that goes to the caller. Called once; on error it
+ *                has released all that it could not give back.
+ * @can_finish:   (*) 0, or why finish() has to wait (-EBUSY).
+ * @finish:       Let go of what is left: with status FERRY_NOT_RETRIEVED,
+ *                everything that the file had.
+ */
+struct ferry_luo_ops {
+	bool (*can_preserve)(struct file *file);
+	unsigned long (*id)(struct file *file);
+	int (*preserve)(struct ferry_luo_args *args);
+	void (*unpreserve)(struct ferry_luo_args *args);
+	int (*freeze)(struct ferry_luo_args *args);
+	void (*unfreeze)(struct ferry_luo_args *args);
+	int (*save)(struct ferry_luo_args *args, struct ferry_writer *writer);
+	int (*retrieve)(struct ferry_luo_args *args);
+	int (*can_finish)(struct ferry_luo_args *args);
+	void (*finish)(struct ferry_luo_args *args);
+};
+
+#define FERRY_LUO_COMPATIBLE_SIZE	48
+
+/**
+ * struct ferry_luo_handler - a kind of file
+ * @compatible: what files of this kind are called in the tree, with version
+ *              ("memfd-v1"); shorter than FERRY_LUO_COMPATIBLE_SIZE
+ * @module:     that is held while a file of this kind is preserved or waits
+ *              to be finished
+ * @ops:        operations
+ */
+struct ferry_luo_handler {
+	const char *compatible;
+	struct module *module;
+	const struct ferry_luo_ops *ops;
+};
+
+/**
+ * ferry_luo_register - introduce a handler
+ *
+ * Files of this kind that wait from the last kernel can be retrieved from now
+ * on.
+ *
+ * Return: 0, -EINVAL (an operation or the name is missing), -EEXIST, -ENOMEM.
+ */
+int (ferry_luo_register)(const struct ferry_luo_handler *handler);
+void (ferry_luo_unregister)(const struct ferry_luo_handler *handler);
+
+/**
+ * ferry_luo_depend - say that a file needs another one
+ * @self: from preserve()
+ * @on:   the other one; it may be preserved later, in the same session, but
+ *        has to be by the time of the freeze
+ *
+ * A file is frozen, saved and finished before those it depends on, and
+ * unfrozen and released after them: a device is quiet before the memory that
+ * it writes is let go.
+ *
+ * Return: 0, -ENOMEM, -E2BIG (too many).
+ */
+int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
+
+/**
+ * ferry_luo_dependency - get, and if need be retrieve, what a file needs
+ * @self: from retrieve()
+ * @nr:   which, in the order of the calls of ferry_luo_depend()
+ * @file: the other file, with a reference for the caller
+ *
+ * Return: 0, -ENOENT (there is no such dependency), or the error with which
+ * the other file cannot be retrieved.
+ */
+int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct file **file);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What kho.ko needs of the kernel besides <ferry/kernel.h>.
+ *
+ * linux.c implements it with the kernel's own headers in sight; on the host
+ * selftests/unit/fake/kho.cc does. All functions may sleep.
+ */
+#ifndef FERRY_KHO_LINUX_H
+#define FERRY_KHO_LINUX_H
+
+#include <ferry/kernel.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LINUX_PAGE_SIZE		4096
+/* Greatest order of a folio: 1 GiB, of hugetlb. */
+#define LINUX_MAX_ORDER		18
+
+/* ---- pages, in the kernel that preserves ---- */
+
+/* A zeroed page of LINUX_PAGE_SIZE, not preserved. NULL when out of memory. */
+void *(linux_page_alloc)(void);
+void (linux_page_free)(void *page);
+/* Physical address of a page of linux_page_alloc(), and back. */
+unsigned long long (linux_page_phys)(const void *page);
+void *(linux_page_at)(unsigned long long phys);
+
+/* NUMA node of a page frame that exists. */
+int (linux_node)(unsigned long long pfn);
+
+/**
+ * linux_preserve - preserve @count folios of @order, contiguous from @pfn
+ * Return: 0 or what kho_preserve_pages() or kho_preserve_folio() says; then
+ * nothing is preserved.
+ */
+int (linux_preserve)(unsigned long long pfn, unsigned int count, unsigned int order);
+/* With the very arguments of linux_preserve(). */
+void (linux_unpreserve)(unsigned long long pfn, unsigned int count, unsigned int order);
+
+/* ---- pages, in the kernel that gets them ---- */
+
+/* kho_is_preserved(): does a preservation that was not restored start at @phys? */
+bool (linux_is_preserved)(unsigned long long phys, unsigned int *order);
+
+/**
+ * linux_restore - get folios back, with the very arguments of linux_preserve()
+ *
+ * The caller checked with linux_is_preserved() that they are there. Each folio
+ * has one reference afterwards.
+ *
+ * Return: 0, or -EIO: then some of the pages are lost.
+ */
+int (linux_restore)(unsigned long long pfn, unsigned int count, unsigned int order);
+/* Drops the reference that linux_restore() gave for each folio. */
+void (linux_release)(unsigned long long pfn, unsigned int count, unsigned int order);
+
+/* ---- the one page that the kernel's KHO knows ---- */
+
+/* kho_add_subtree(): @page is preserved. Return: 0 or a negative errno. */
+int (linux_publish)(const char *name, void *page, ferry_size size);
+void (linux_withdraw)(void *page);
+/* kho_retrieve_subtree(). Return: 0, -ENOENT, -EINVAL. */
+int (linux_handed_over)(const char *name, unsigned long long *phys, ferry_size *size);
+
+/* This module. */
+struct module *(linux_this_module)(void);
+
+/* ---- libfdt: writing a tree from front to back, and reading one ---- */
+
+int (fdt_create)(void *buf, int bufsize);
+int (fdt_resize)(void *fdt, void *buf, int bufsize);
+int (fdt_finish_reservemap)(void *fdt);
+int (fdt_begin_node)(void *fdt, const char *name);
+int (fdt_property)(void *fdt, const char *name, const void *val, int len);
+int (fdt_end_node)(void *fdt);
+int (fdt_finish)(void *fdt);
+int (fdt_check_header)(const void *fdt);
+unsigned int (fdt_next_tag)(const void *fdt, int offset, int *nextoffset);
+int (fdt_first_subnode)(const void *fdt, int offset);
+int (fdt_next_subnode)(const void *fdt, int offset);
+int (fdt_subnode_offset)(const void *fdt, int parentoffset, const char *name);
+const char *(fdt_get_name)(const void *fdt, int nodeoffset, int *lenp);
+const void *(fdt_getprop)(const void *fdt, int nodeoffset, const char *name, int *lenp);
+int (fdt_first_property_offset)(const void *fdt, int nodeoffset);
+int (fdt_next_property_offset)(const void *fdt, int offset);
+const void *(fdt_getprop_by_offset)(const void *fdt, int offset, const char **namep, int *lenp);
+
+/* ---- what linux.c calls ---- */
+
+int (kho_module_init)(void);
+void (kho_module_exit)(void);
+
+struct seq_file;
+void (kho_show_dump)(struct seq_file *file, bool incoming);
+void (kho_show_formats)(struct seq_file *file);
+void (kho_show_owners)(struct seq_file *file);
+
+/**
+ * kho_tree_copy - a copy of a tree, for a reader of debugfs
+ * @data: to be freed with ferry_free()
+ * Return: its size in bytes (0: there is none), or a negative errno.
+ */
+long (kho_tree_copy)(bool incoming, void **data);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

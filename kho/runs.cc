@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "kho/runs.hh"
+
+#include <ferry/log.hh>
+
+#include <bit>
+
+#include "kho/linux.h"
+
+using ferry::Errno;
+using ferry::fail;
+using ferry::Result;
+
+namespace kho {
+
+namespace {
+
+constexpr unsigned long long mask(unsigned int bits)
+{
+	return (1ull << bits) - 1;
+}
+
+constexpr unsigned long long max_index = 1ull << FERRY_RUN_INDEX_BITS;
+constexpr unsigned int max_count = (1u << FERRY_RUN_COUNT_BITS) - 1;
+
+// A run that can be written, and that a reader may believe to be one.
+bool well_formed(const ferry_run &run)
+{
+	if (!run.count || run.count > max_count || run.order > LINUX_MAX_ORDER ||
+	    run.flags > mask(FERRY_RUN_FLAGS_BITS))
+		return false;
+	if (!run.pfn || (run.pfn | run.index) & mask(run.order))
+		return false;
+	// No sum of these can overflow: a run has less than 2^42 pages.
+	return run.pfn + pages_of(run) <= 1ull << FERRY_RUN_PFN_BITS && run.index < max_index &&
+	       run.index + pages_of(run) <= max_index;
+}
+
+// In which pieces kho_preserve_pages() keeps a range of single pages: naturally
+// aligned powers of two.
+unsigned int piece_order(unsigned long long pfn, unsigned long long end)
+{
+	unsigned int aligned = static_cast<unsigned int>(std::countr_zero(pfn));
+	unsigned int fits = static_cast<unsigned int>(std::bit_width(end - pfn)) - 1;
+	return aligned < fits ? aligned : fits;
+}
+
+bool all_preserved(const ferry_run &run)
+{
+	unsigned long long end = run.pfn + pages_of(run);
+	for (unsigned long long pfn = run.pfn; pfn < end;) {
+		unsigned int want = run.order ? run.order : piece_order(pfn, end);
+		unsigned int order;
+		if (!linux_is_preserved(pfn * LINUX_PAGE_SIZE, &order) || order != want)
+			return false;
+		pfn += 1ull << want;
+	}
+	return true;
+}
+
+const ferry_runs_block *block_at(unsigned long long phys)
+{
+	return static_cast<const ferry_runs_block *>(linux_page_at(phys));
+}
+
+} // namespace
+
+ferry_run_entry encode(const ferry_run &run)
+{
+	return {
+		.where = run.pfn | static_cast<unsigned long long>(run.order) << FERRY_RUN_PFN_BITS |
+			 static_cast<unsigned long long>(run.flags)
+				 << (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS),
+		.what = run.index | static_cast<unsigned long long>(run.count) << FERRY_RUN_INDEX_BITS,
+	};
+}
+
+ferry_run decode(const ferry_run_entry &entry)
+{
+	return {
+		.pfn = entry.where & mask(FERRY_RUN_PFN_BITS),
+		.index = entry.what & mask(FERRY_RUN_INDEX_BITS),
+		.count = static_cast<unsigned int>(entry.what >> FERRY_RUN_INDEX_BITS),
+		.order = static_cast<unsigned short>(entry.where >> FERRY_RUN_PFN_BITS &
+						     mask(FERRY_RUN_ORDER_BITS)),
+		.flags = static_cast<unsigned short>(entry.where >>
+						     (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS)),
+	};
+}
+
+unsigned int checksum(const ferry_runs_block &block)
+{
+	ferry_runs_block header;
+	memcpy(&header, &block, sizeof(header));
+	header.crc = 0;
+	unsigned int crc = ferry_crc32c(~0u, &header, sizeof(header));
+	return ferry_crc32c(crc, block.entry, FERRY_RUNS_BLOCK_SIZE - sizeof(header));
+}
+
+} // namespace kho
+
+using namespace kho;
+
+void ferry_runs::clear()
+{
+	while (first_) {
+		ferry_runs_block *block = first_;
+		for (unsigned int i = 0; i < block->nr; ++i) {
+			ferry_run run = decode(block->entry[i]);
+			linux_unpreserve(run.pfn, run.count, run.order);
+		}
+		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next)) : nullptr;
+		linux_unpreserve(linux_page_phys(block) / LINUX_PAGE_SIZE, 1, 0);
+		linux_page_free(block);
+	}
+	owner_.pages -= closed_pages_;
+	owner_.runs -= closed_runs_;
+	owner_.metadata -= blocks_ * FERRY_RUNS_BLOCK_SIZE;
+	last_ = nullptr;
+	open_.reset();
+	blocks_ = closed_runs_ = closed_pages_ = 0;
+}
+
+// Whether the run could be made part of the open one.
+bool ferry_runs::extend(const ferry_run &run)
+{
+	if (!open_ || run.order != open_->order || run.flags != open_->flags)
+		return false;
+	if (run.pfn != open_->pfn + pages_of(*open_) || run.index != open_->index + pages_of(*open_))
+		return false;
+	if (run.count > max_count - open_->count)
+		return false;
+	// KHO preserves across nodes, but does not restore so.
+	if (linux_node(run.pfn) != linux_node(open_->pfn))
+		return false;
+	open_->count += run.count;
+	return true;
+}
+
+Result<void> ferry_runs::append(const ferry_run &run)
+{
+	if (!well_formed(run))
+		return fail(Errno::Inval);
+	if (extend(run))
+		return {};
+	TRY(close_open());
+	open_ = run;
+	return {};
+}
+
+// A block with room for one more entry.
+Result<ferry_runs_block *> ferry_runs::room()
+{
+	if (last_ && last_->nr < FERRY_RUNS_PER_BLOCK)
+		return last_;
+
+	auto *block = static_cast<ferry_runs_block *>(linux_page_alloc());
+	if (!block)
+		return fail(Errno::NoMem);
+	unsigned long long phys = linux_page_phys(block);
+	if (int err = linux_preserve(phys / LINUX_PAGE_SIZE, 1, 0)) {
+		linux_page_free(block);
+		return fail(Errno(-err));
+	}
+	block->magic = FERRY_RUNS_MAGIC;
+	block->version = FERRY_RUNS_VERSION;
+	block->seq = static_cast<unsigned int>(blocks_);
+	if (last_) {
+		// Full, and now also linked: this is its last change.
+		last_->next = phys;
+		last_->crc = checksum(*last_);
+	} else {
+		first_ = block;
+	}
+	last_ = block;
+	++blocks_;
+	owner_.metadata += FERRY_RUNS_BLOCK_SIZE;
+	return block;
+}
+
+// Preserves the open run, and writes it down.
+Result<void> ferry_runs::close_open()
+{
+	if (!open_)
+		return {};
+	// A block that is left empty by an error is filled by the next try.
+	ferry_runs_block *block = TRY(room());
+	TRY(ferry::check_status(linux_preserve(open_->pfn, open_->count, open_->order)));
+	block->entry[block->nr++] = encode(*open_);
+	++closed_runs_;
+	closed_pages_ += pages_of(*open_);
+	++owner_.runs;
+	owner_.pages += pages_of(*open_);
+	open_.reset();
+	return {};
+}
+
+Result<ferry_bulk> ferry_runs::seal()
+{
+	TRY(close_open());
+	if (!closed_runs_)
+		return ferry_bulk{};
+	last_->crc = checksum(*last_);
+	return ferry_bulk{
+		.first = linux_page_phys(first_),
+		.blocks = blocks_,
+		.runs = closed_runs_,
+		.pages = closed_pages_,
+		.bytes = 0,
+	};
+}
+
+ferry_usage ferry_runs::usage() const
+{
+	return {
+		.pages = closed_pages_ + (open_ ? pages_of(*open_) : 0),
+		.runs = closed_runs_ + (open_ ? 1 : 0),
+		.metadata = blocks_ * FERRY_RUNS_BLOCK_SIZE,
+		.blobs = 0,
+	};
+}
+
+int ferry_runs::walk(int (*visit)(void *, const ferry_run *), void *ctx) const
+{
+	for (const ferry_runs_block *block = first_; block;
+	     block = block->next ? block_at(block->next) : nullptr) {
+		for (unsigned int i = 0; i < block->nr; ++i) {
+			ferry_run run = decode(block->entry[i]);
+			if (int stop = visit(ctx, &run))
+				return stop;
+		}
+	}
+	return open_ ? visit(ctx, &*open_) : 0;
+}
+
+namespace kho {
+namespace {
+
+// Checks one block of a chain, as far as it can be told from the block alone.
+const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned long long seq)
+{
+	unsigned int order;
+	if (!linux_is_preserved(phys, &order) || order)
+		return "not a preserved page";
+	const ferry_runs_block *block = block_at(phys);
+	if (block->magic != FERRY_RUNS_MAGIC)
+		return "not a block of runs";
+	if (block->version != FERRY_RUNS_VERSION)
+		return "of an unknown version";
+	if (!block->nr || block->nr > FERRY_RUNS_PER_BLOCK)
+		return "with an impossible number of runs";
+	if (block->crc != checksum(*block))
+		return "with a wrong checksum";
+	if (block->seq != seq)
+		return "out of order";
+	if ((block->next == 0) != (seq + 1 == ref.blocks))
+		return "of a chain that is longer or shorter than recorded";
+	return nullptr;
+}
+
+// Checks the runs of a block, and counts them and their pages.
+const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
+{
+	for (unsigned int i = 0; i < block.nr; ++i) {
+		ferry_run run = decode(block.entry[i]);
+		if (!well_formed(run))
+			return "with a malformed run";
+		if (!all_preserved(run))
+			return "with a run of pages that were not preserved";
+		++seen.runs;
+		seen.pages += pages_of(run);
+	}
+	return nullptr;
+}
+
+// Checks a whole chain without changing anything.
+Result<void> check_chain(const ferry_bulk &ref, const char *what)
+{
+	ferry_bulk seen{};
+	unsigned long long phys = ref.first;
+	for (; seen.blocks < ref.blocks; ++seen.blocks) {
+		const char *fault = fault_of(phys, ref, seen.blocks);
+		if (!fault)
+			fault = fault_of_runs(*block_at(phys), seen);
+		if (fault) {
+			log_err("%s: block %llu of its runs, at %#llx, is one %s", what, seen.blocks, phys,
+				fault);
+			return fail(Errno::BadMsg);
+		}
+		phys = block_at(phys)->next;
+	}
+	if (phys || seen.runs != ref.runs || seen.pages != ref.pages) {
+		log_err("%s: has %llu runs of %llu pages, not the recorded %llu of %llu", what, seen.runs,
+			seen.pages, ref.runs, ref.pages);
+		return fail(Errno::BadMsg);
+	}
+	return {};
+}
+
+} // namespace
+} // namespace kho
+
+Result<ferry::Owned<ferry_runs_in>> ferry_runs_in::create(const ferry_bulk &ref, const char *what)
+{
+	TRY(check_chain(ref, what));
+	auto in = TRY(ferry::make<ferry_runs_in>(ref));
+	if (ref.blocks)
+		in->block_ = block_at(ref.first);
+	return in;
+}
+
+Result<std::optional<ferry_run>> ferry_runs_in::next()
+{
+	if (!block_)
+		return std::optional<ferry_run>{};
+	ferry_run run = decode(block_->entry[entry_]);
+	if (++entry_ == block_->nr) {
+		// The blocks themselves are freed by the destructor, by their chain.
+		block_ = block_->next ? block_at(block_->next) : nullptr;
+		entry_ = 0;
+	}
+	// Two runs of one chain, or of two, may claim the same page.
+	if (!all_preserved(run)) {
+		log_err("pages from %#llx were given to somebody else already", run.pfn);
+		return fail(Errno::Io);
+	}
+	if (linux_restore(run.pfn, run.count, run.order))
+		return fail(Errno::Io);
+	return std::optional{run};
+}
+
+ferry_runs_in::~ferry_runs_in()
+{
+	if (kept_)
+		return;
+	while (block_) {
+		auto run = next();
+		if (run.has_value() && run->has_value())
+			linux_release((*run)->pfn, (*run)->count, (*run)->order);
+	}
+	unsigned long long phys = ref_.blocks ? ref_.first : 0;
+	while (phys) {
+		unsigned long long next = block_at(phys)->next;
+		if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
+			linux_release(phys / LINUX_PAGE_SIZE, 1, 0);
+		phys = next;
+	}
+}

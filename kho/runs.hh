@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+// Runs of pages in chained, checksummed, preserved blocks. Format: abi/runs.h.
+#pragma once
+
+#include <ferry/kho.h>
+#include <ferry/own.hh>
+#include <ferry/result.hh>
+
+#include <optional>
+
+#include "owner.hh"
+
+namespace kho {
+
+ferry_run_entry encode(const ferry_run &run);
+ferry_run decode(const ferry_run_entry &entry);
+unsigned int checksum(const ferry_runs_block &block);
+
+// Pages of 4 KiB in a run.
+inline unsigned long long pages_of(const ferry_run &run)
+{
+	return static_cast<unsigned long long>(run.count) << run.order;
+}
+
+} // namespace kho
+
+// Outgoing. Not locked: its user has a lock of its own (that of a session).
+struct ferry_runs {
+	explicit ferry_runs(ferry_owner &owner) : owner_{owner}
+	{
+	}
+	~ferry_runs()
+	{
+		clear();
+	}
+	ferry_runs(const ferry_runs &) = delete;
+	ferry_runs &operator=(const ferry_runs &) = delete;
+
+	ferry::Result<void> append(const ferry_run &run);
+	ferry::Result<ferry_bulk> seal();
+	// Ends the preservation of everything in the list.
+	void clear();
+	ferry_usage usage() const;
+	int walk(int (*visit)(void *, const ferry_run *), void *ctx) const;
+
+    private:
+	bool extend(const ferry_run &run);
+	ferry::Result<void> close_open();
+	ferry::Result<ferry_runs_block *> room();
+
+	ferry_owner &owner_;
+	ferry_runs_block *first_ = nullptr;
+	ferry_runs_block *last_ = nullptr;
+	// The run that may still grow. It is not preserved before it is complete:
+	// KHO wants the same bounds when it is unpreserved and restored.
+	std::optional<ferry_run> open_;
+	unsigned long long blocks_ = 0;
+	unsigned long long closed_runs_ = 0;
+	unsigned long long closed_pages_ = 0;
+};
+
+// Incoming. Everything was checked by create().
+struct ferry_runs_in {
+	static ferry::Result<ferry::Owned<ferry_runs_in>> create(const ferry_bulk &ref, const char *what);
+
+	explicit ferry_runs_in(const ferry_bulk &ref) : ref_{ref}
+	{
+	}
+	~ferry_runs_in();
+	ferry_runs_in(const ferry_runs_in &) = delete;
+	ferry_runs_in &operator=(const ferry_runs_in &) = delete;
+
+	// The next run, with its pages; nothing at the end.
+	ferry::Result<std::optional<ferry_run>> next();
+
+	// Leaves everything as it was found, for another try; before next() only.
+	void keep()
+	{
+		kept_ = true;
+	}
+
+    private:
+	const ferry_bulk ref_;
+	const ferry_runs_block *block_ = nullptr; // null at the end
+	unsigned int entry_ = 0;
+	bool kept_ = false;
+};

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0
+// One file of a session: on its way out, or on its way in.
+#pragma once
+
+#include <abi/luo.h>
+#include <ferry/list.hh>
+#include <ferry/luo.h>
+#include <ferry/own.hh>
+#include <ferry/result.hh>
+
+#include "luo/linux.h"
+
+#include "held.hh"
+#include "registry.hh"
+
+namespace luo {
+
+class Session;
+
+// A reference to a struct file.
+class FileRef {
+    public:
+	FileRef() = default;
+	// Takes over a reference.
+	explicit FileRef(file *taken) : file_{taken}
+	{
+	}
+	static FileRef share(file *held)
+	{
+		linux_file_get(held);
+		return FileRef{held};
+	}
+	FileRef(FileRef &&other) noexcept : file_{other.release()}
+	{
+	}
+	FileRef &operator=(FileRef &&other) noexcept
+	{
+		std::swap(file_, other.file_);
+		return *this;
+	}
+	~FileRef()
+	{
+		if (file_)
+			linux_file_put(file_);
+	}
+
+	[[nodiscard]] file *release()
+	{
+		return std::exchange(file_, nullptr);
+	}
+	file *get() const
+	{
+		return file_;
+	}
+	explicit operator bool() const
+	{
+		return file_ != nullptr;
+	}
+
+    private:
+	file *file_ = nullptr;
+};
+
+// What one file needs of another one of its session.
+struct Need : ferry::Linked<Need> {
+	FileRef on;		      // outgoing: the other file
+	unsigned long id = 0;	      // outgoing: what it stands for
+	unsigned long long token = 0; // of the other file; outgoing: found at the freeze
+};
+
+using Needs = ferry::List<Need>;
+
+} // namespace luo
+
+// The C interface knows it by this name; here it is luo::File. All of it is
+// protected by the mutex of its session.
+struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
+	ferry_luo_file(luo::Session &its_session, luo::Registry &registry, luo::HeldFiles &held)
+		: session{its_session}, registry_{registry}, held_{held}
+	{
+	}
+	~ferry_luo_file();
+
+	// ---- outgoing ----
+
+	// Preserves an open file. Errno::NoEnt: no handler; Errno::Busy: preserved
+	// already; Errno::NoMem; or what the handler says.
+	ferry::Result<void> preserve(luo::FileRef file, unsigned long long token);
+	void unpreserve();
+	ferry::Result<void> freeze();
+	void unfreeze();
+	// Writes the record, the needs and the state into the current node.
+	ferry::Result<void> save(ferry_writer &writer);
+	// For the handler, from preserve().
+	ferry::Result<void> depend(file *on);
+
+	// ---- incoming ----
+
+	// Reads the record; the handler is looked for when it is needed.
+	ferry::Result<void> load(ferry_node node);
+	// The file, made anew by the first call. An error of the handler's stays.
+	ferry::Result<luo::FileRef> retrieve();
+	// For the handler, from retrieve(): a file that this one needs.
+	ferry::Result<luo::FileRef> dependency(unsigned int nr);
+	// Errno::NoEnt: the handler is not there; or what the handler says.
+	ferry::Result<void> can_finish();
+	// After can_finish().
+	void finish();
+
+	unsigned long long token() const
+	{
+		return record_.token;
+	}
+	const char *handler_name() const
+	{
+		return record_.handler;
+	}
+	luo::Needs &needs()
+	{
+		return needs_;
+	}
+	// That the preserve call took.
+	unsigned long long preserve_ns() const
+	{
+		return preserve_ns_;
+	}
+
+	luo::Session &session;
+
+	// Of order_files(): its search, and the file that comes after this one.
+	struct {
+		ferry_luo_file *from = nullptr; // whose need led here
+		luo::Need *need = nullptr;	// that was followed last
+		bool seen = false;
+		bool open = false; // on the way from the start of the search to here
+	} visit;
+	ferry_luo_file *later = nullptr;
+	// Of Session::freeze(): the file that was frozen before this one.
+	ferry_luo_file *frozen_before = nullptr;
+
+    private:
+	ferry_luo_args args();
+	ferry::Result<void> find_handler();
+	ferry::Result<void> load_needs(ferry_node node);
+	ferry::Result<luo::Need *> add_need();
+
+	luo::Registry &registry_;
+	luo::HeldFiles &held_;
+	ferry_file record_{};
+	luo::HandlerRef handler_;
+	luo::FileRef file_;
+	void *priv_ = nullptr; // the handler's
+	unsigned long long preserve_ns_ = 0;
+	luo::Needs needs_;
+	unsigned int nr_needs_ = 0;
+	ferry_node state_{-1};
+	int status_ = FERRY_NOT_RETRIEVED;
+	ferry::Errno retrieve_error_{};
+	bool retrieving_ = false;
+};
+
+namespace luo {
+
+using File = ::ferry_luo_file;
+using Files = ferry::List<File>;
+
+// Links the files so that each comes before those that it needs; files that do
+// not need each other stay in the order in which they were preserved. Needs of
+// outgoing files are resolved to tokens on the way.
+//
+// Returns the first. Errno::NoEnt: something that is needed is not in the
+// session; Errno::Loop: files need each other in a ring. The log names them.
+ferry::Result<File *> order_files(Files &files);
+
+} // namespace luo

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+/* luo.ko's edge to the kernel: luo/linux.h on the kernel's own functions. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/anon_inodes.h>
+#include <linux/debugfs.h>
+#include <linux/err.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/kexec.h>
+#include <linux/liveupdate.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/notifier.h>
+#include <linux/seq_file.h>
+#include <linux/uaccess.h>
+
+#include <ferry/luo.h>
+#include "linux.h"
+
+/* The C++ side has these from our own header of the same interface. */
+static_assert(sizeof(struct liveupdate_ioctl_create_session) == 72);
+static_assert(sizeof(struct liveupdate_ioctl_retrieve_session) == 72);
+static_assert(sizeof(struct liveupdate_session_preserve_fd) == 16);
+static_assert(sizeof(struct liveupdate_session_retrieve_fd) == 16);
+static_assert(sizeof(struct liveupdate_session_finish) == 8);
+static_assert(sizeof(struct liveupdate_session_get_name) == 72);
+
+EXPORT_SYMBOL_NS_GPL(ferry_luo_register, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
+
+/* ---- files ---- */
+
+struct file *linux_file_of(int fd)
+{
+	return fget(fd);
+}
+
+void linux_file_get(struct file *file)
+{
+	get_file(file);
+}
+
+void linux_file_put(struct file *file)
+{
+	fput(file);
+}
+
+int linux_fd_reserve(void)
+{
+	return get_unused_fd_flags(O_CLOEXEC);
+}
+
+void linux_fd_install(int fd, struct file *file)
+{
+	fd_install(fd, file);
+}
+
+void linux_fd_abandon(int fd)
+{
+	put_unused_fd(fd);
+}
+
+static long session_ioctl(struct file *file, unsigned int command, unsigned long user)
+{
+	return luo_session_ioctl(file->private_data, command, (void *)user);
+}
+
+static int session_release(struct inode *inode, struct file *file)
+{
+	luo_session_release(file->private_data);
+	return 0;
+}
+
+static const struct file_operations session_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = session_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.release = session_release,
+	.llseek = noop_llseek,
+};
+
+int linux_session_file(struct luo_session *session, const char *name, struct file **file)
+{
+	char link[sizeof("[luo_session] ") + LIVEUPDATE_SESSION_NAME_LENGTH];
+
+	snprintf(link, sizeof(link), "[luo_session] %s", name);
+	*file = anon_inode_getfile(link, &session_fops, session, O_RDWR);
+	return PTR_ERR_OR_ZERO(*file);
+}
+
+/* ---- memory of the caller of an ioctl ---- */
+
+int linux_user_size(const void *user, unsigned int *size)
+{
+	return get_user(*size, (const u32 __user *)user);
+}
+
+int linux_user_read(void *to, size_t size, const void *user, size_t user_size)
+{
+	return copy_struct_from_user(to, size, (const void __user *)user, user_size);
+}
+
+int linux_user_write(void *user, const void *from, size_t size)
+{
+	return copy_to_user((void __user *)user, from, size) ? -EFAULT : 0;
+}
+
+struct module *linux_this_module(void)
+{
+	return THIS_MODULE;
+}
+
+/* ---- /dev/liveupdate ---- */
+
+static int device_open(struct inode *inode, struct file *file)
+{
+	return luo_device_open();
+}
+
+static int device_release(struct inode *inode, struct file *file)
+{
+	luo_device_release();
+	return 0;
+}
+
+static long device_ioctl(struct file *file, unsigned int command, unsigned long user)
+{
+	return luo_device_ioctl(command, (void *)user);
+}
+
+static const struct file_operations device_fops = {
+	.owner = THIS_MODULE,
+	.open = device_open,
+	.release = device_release,
+	.unlocked_ioctl = device_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "liveupdate",
+	.fops = &device_fops,
+	.mode = 0600,
+};
+
+/* ---- reboot(2) ---- */
+
+static int kexec_notify(struct notifier_block *block, unsigned long action, void *unused)
+{
+	switch (action) {
+	case KEXEC_PREPARE:
+		return notifier_from_errno(luo_prepare());
+	case KEXEC_ABORT:
+		luo_abort();
+		return NOTIFY_OK;
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block kexec_block = {
+	.notifier_call = kexec_notify,
+};
+
+/* ---- the module ---- */
+
+static int update_show(struct seq_file *file, void *unused)
+{
+	luo_show_update(file);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(update);
+
+static struct dentry *update_file;
+
+static int __init linux_init(void)
+{
+	int err;
+
+	if (liveupdate_enabled()) {
+		pr_err("the kernel's own orchestrator is active: boot without liveupdate=on to use this one\n");
+		return -EBUSY;
+	}
+	err = luo_module_init();
+	if (err)
+		return err;
+	err = register_kexec_notifier(&kexec_block);
+	if (err)
+		goto exit;
+	err = misc_register(&device);
+	if (err)
+		goto unregister;
+	update_file = debugfs_create_file("update", 0400, ferry_debugfs(), NULL, &update_fops);
+	return 0;
+
+unregister:
+	unregister_kexec_notifier(&kexec_block);
+exit:
+	luo_module_exit();
+	return err;
+}
+
+static void __exit linux_exit(void)
+{
+	debugfs_remove(update_file);
+	misc_deregister(&device);
+	unregister_kexec_notifier(&kexec_block);
+	luo_module_exit();
+}
+
+module_init(linux_init);
+module_exit(linux_exit);
+MODULE_DESCRIPTION("Ferry: live update orchestrator, /dev/liveupdate");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS("FERRY");

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+// All sessions, and their way into the next kernel.
+//
+// Lock order:
+//	1. gate_: shared by everything that changes a session, exclusive from the
+//	   freeze until the kexec, or until it is called off.
+//	2. sessions_ ("luo.sessions"): the lists.
+//	3. a session's mutex, and what handlers take under it.
+//	4. leaves: luo.registry, luo.held, and kho.ko's.
+#pragma once
+
+#include <abi/luo.h>
+#include <ferry/list.hh>
+#include <ferry/lock.hh>
+#include <ferry/own.hh>
+#include <ferry/result.hh>
+
+#include <atomic>
+
+#include "session.hh"
+
+namespace luo {
+
+class Orchestrator {
+    public:
+	// Takes over what the last kernel carried here.
+	static ferry::Result<ferry::Owned<Orchestrator>> create();
+
+	Orchestrator();
+	~Orchestrator();
+
+	Registry registry;
+
+	// The device: one opener at a time. Errno::Busy.
+	ferry::Result<void> open();
+	void close();
+
+	// A new session, and a file for it. Errno::Inval: the name is empty or does
+	// not end; Errno::Exist.
+	ferry::Result<FileRef> create_session(const char (&name)[64]);
+	// A file for a carried session. Errno::NoEnt; Errno::Inval: it has one.
+	ferry::Result<FileRef> retrieve_session(const char (&name)[64]);
+	// The last reference to a session's file is gone.
+	void release_session(Session &session);
+
+	// Held by every operation on a session.
+	auto enter()
+	{
+		return ferry::SharedGuard{gate_};
+	}
+
+	// In reboot(2): freeze all, and write the tree. All or nothing; on success
+	// the gate stays shut.
+	ferry::Result<void> prepare();
+	// Opens it again.
+	void abort();
+	void show_update(seq_file *to);
+
+    private:
+	struct Sessions {
+		ferry::List<Session> outgoing;
+		ferry::List<Session> incoming;
+	};
+
+	ferry::Result<void> take_carried();
+	ferry::Result<void> take_session(ferry_node node);
+	void carried_done();
+	ferry::Result<void> freeze_all();
+	void unfreeze_all();
+	ferry::Result<void> save(ferry_writer &writer, bool final);
+	ferry::Result<void> write_all(ferry_writer &writer);
+	static int provide(void *self, ferry_writer *writer, bool final);
+
+	ferry::RwSem<"luo.gate"> gate_;
+	ferry::Locked<Sessions, "luo.sessions"> sessions_;
+	HeldFiles held_;
+	std::atomic<bool> opened_{false};
+	const ferry_provider provider_;
+
+	// Of the update that led to this kernel; constant after create().
+	ferry_update last_{};
+	unsigned long long jump_ns_ = 0;
+	unsigned long long boot_ns_ = 0;
+	// Of the one that may come; under the gate.
+	unsigned long long freeze_start_ = 0;
+};
+
+} // namespace luo
