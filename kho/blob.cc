@@ -42,7 +42,8 @@ Result<void> ferry_blob::add_page(const void *data, std::size_t size, std::size_
 	return {};
 }
 
-Result<ferry::Owned<ferry_blob>> ferry_blob::create(ferry_owner &owner, const void *data, std::size_t size)
+Result<ferry::Owned<ferry_blob>> ferry_blob::create(ferry_owner &owner, const void *data,
+						    std::size_t size)
 {
 	auto blob = TRY(ferry::make<ferry_blob>(owner));
 	if (!size)
@@ -52,7 +53,8 @@ Result<ferry::Owned<ferry_blob>> ferry_blob::create(ferry_owner &owner, const vo
 		return fail(Errno::NoMem);
 	for (std::size_t at = 0; at < size; at += LINUX_PAGE_SIZE) {
 		std::size_t piece = std::min<std::size_t>(LINUX_PAGE_SIZE, size - at);
-		TRY(blob->add_page(static_cast<const char *>(data) + at, piece, at / LINUX_PAGE_SIZE));
+		TRY(blob->add_page(static_cast<const char *>(data) + at, piece,
+				   at / LINUX_PAGE_SIZE));
 	}
 	blob->ref_ = TRY(blob->runs_.seal());
 	blob->ref_.bytes = size;
@@ -75,16 +77,20 @@ namespace kho {
 Result<void *> load_blob(const ferry_bulk &ref, const char *what, std::size_t max)
 {
 	if (!ref.bytes || ref.bytes > max || ref.pages != pages_for(ref.bytes)) {
-		log_err("%s: %llu bytes in %llu pages, where at most %zu bytes are taken", what, ref.bytes,
-			ref.pages, max);
+		log_err("%s: %llu bytes in %llu pages, where at most %zu bytes are taken", what,
+			ref.bytes, ref.pages, max);
 		return fail(Errno::BadMsg);
 	}
-	auto in = TRY(ferry_runs_in::create(ref, what));
+	TRY(ferry_runs_in::check(ref, what));
 	char *data = static_cast<char *>(ferry_alloc(ref.pages * LINUX_PAGE_SIZE));
-	if (!data) {
-		in->keep();
+	if (!data)
 		return fail(Errno::NoMem);
+	auto opened = ferry_runs_in::create(ref, what);
+	if (!opened.has_value()) {
+		ferry_free(data);
+		return fail(opened.error());
 	}
+	auto in = std::move(*opened);
 	// The pages come in the order of their indices, or this is no blob.
 	unsigned long long index = 0;
 	for (;;) {

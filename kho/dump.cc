@@ -11,7 +11,8 @@ constexpr unsigned int max_depth = 16;
 
 const char *const kind_names[] = {"u32", "u64", "str", "bytes"};
 
-const ferry_field *find_field(std::span<const Formats> known, const char *record_name, std::string_view name)
+const ferry_field *find_field(std::span<const Formats> known, const char *record_name,
+			      std::string_view name)
 {
 	for (Formats formats : known) {
 		for (const ferry_record *record : formats) {
@@ -39,12 +40,13 @@ bool printable(const char *text, std::size_t size)
 
 void print_value(seq_file *to, const ferry_field *field, const void *value, std::size_t size)
 {
-	if (field && field->kind == FERRY_U32 && size == sizeof(unsigned int)) {
-		ferry_seq_printf(to, "%llu", number(value, size));
-	} else if (field && field->kind == FERRY_U64 && size == sizeof(unsigned long long)) {
+	auto small = number<unsigned int>(value, size);
+	auto great = number<unsigned long long>(value, size);
+	if (field && field->kind == FERRY_U32 && small.has_value()) {
+		ferry_seq_printf(to, "%u", *small);
+	} else if (field && field->kind == FERRY_U64 && great.has_value()) {
 		// Addresses and masks are easier read in hexadecimal, counts are not.
-		unsigned long long is = number(value, size);
-		ferry_seq_printf(to, is >> 32 ? "%#llx" : "%llu", is);
+		ferry_seq_printf(to, *great >> 32 ? "%#llx" : "%llu", *great);
 	} else if (printable(static_cast<const char *>(value), size)) {
 		ferry_seq_printf(to, "\"%s\"", static_cast<const char *>(value));
 	} else {
@@ -56,7 +58,8 @@ void print_value(seq_file *to, const ferry_field *field, const void *value, std:
 	}
 }
 
-void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, int node, unsigned int depth)
+void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, int node,
+		unsigned int depth)
 {
 	const int indent = static_cast<int>(depth * 2);
 	Compatible is;
@@ -84,15 +87,17 @@ void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, 
 
 void print_record(seq_file *to, const ferry_record &record, bool first)
 {
-	ferry_seq_printf(to, "%s\n  {\"name\": \"%s\", \"writes\": %u, \"reads\": [%u, %u], \"fields\": [",
-			 first ? "" : ",", record.name, record.version, record.oldest, record.version);
+	ferry_seq_printf(
+		to, "%s\n  {\"name\": \"%s\", \"writes\": %u, \"reads\": [%u, %u], \"fields\": [",
+		first ? "" : ",", record.name, record.version, record.oldest, record.version);
 	for (unsigned int i = 0; i < record.nr_fields; ++i) {
 		const ferry_field &field = record.fields[i];
 		ferry_seq_printf(to,
-				 "%s\n    {\"name\": \"%s\", \"kind\": \"%s\", \"since\": %u, \"min\": %llu, "
+				 "%s\n    {\"name\": \"%s\", \"kind\": \"%s\", \"since\": %u, "
+				 "\"min\": %llu, "
 				 "\"max\": %llu}",
-				 i ? "," : "", field.name, kind_names[field.kind], field.since, field.min,
-				 field.max);
+				 i ? "," : "", field.name, kind_names[field.kind], field.since,
+				 field.min, field.max);
 	}
 	ferry_seq_printf(to, "]}");
 }

@@ -69,8 +69,8 @@ struct State {
 struct Module {
 	ferry::Locked<State, "kho.state"> state;
 	ferry::Owned<RootPage> root;
-	ferry_owner *owner = nullptr;	// of the tree itself
-	ferry::Owned<Tree> incoming;	// never changes after create()
+	ferry_owner *owner = nullptr; // of the tree itself
+	ferry::Owned<Tree> incoming; // never changes after create()
 };
 
 constinit Module *module;
@@ -120,8 +120,15 @@ Result<void> build(ferry_writer &writer, bool final)
 	return writer.finish();
 }
 
+void abort()
+{
+	module->root->set({});
+	ferry::Owned<ferry_blob> gone = std::move(module->state.lock()->outgoing);
+}
+
 Result<void> finalize()
 {
+	abort();
 	ferry_writer writer;
 	TRY(build(writer, true));
 	auto blob = TRY(ferry_blob::create(*module->owner, writer.data(), writer.size()));
@@ -130,14 +137,9 @@ Result<void> finalize()
 	return {};
 }
 
-void abort()
-{
-	module->root->set({});
-	ferry::Owned<ferry_blob> gone = std::move(module->state.lock()->outgoing);
-}
-
 // Reads what the last kernel handed over, and frees what carried it. Null when
-// there is nothing.
+// there is nothing. Out of memory changes nothing, so that loading the module
+// again is worth a try.
 Result<ferry::Owned<Tree>> take_incoming()
 {
 	unsigned long long phys = 0;
@@ -153,8 +155,9 @@ Result<ferry::Owned<Tree>> take_incoming()
 	ferry_bulk ref = TRY(read_root(*static_cast<const ferry_root *>(linux_page_at(phys))));
 	ferry::Owned<Tree> tree;
 	if (ref.first) {
+		tree = TRY(ferry::make<Tree>());
 		void *data = TRY(load_blob(ref, "the tree", max_tree));
-		tree = TRY(Tree::create(data, ref.bytes));
+		TRY(tree->adopt(data, ref.bytes));
 	}
 	// From here on it is ours, and nobody finds it a second time.
 	if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
@@ -162,27 +165,31 @@ Result<ferry::Owned<Tree>> take_incoming()
 	return tree;
 }
 
+// Everything that can be out of memory comes before take_incoming().
 Result<void> create_module()
 {
 	auto made = TRY(ferry::make<Module>());
+	made->root = TRY(RootPage::create());
+	auto owner = TRY(ferry::make<ferry_owner>("kho"));
 	auto incoming = take_incoming();
 	if (incoming.has_value())
 		made->incoming = std::move(*incoming);
 	else if (incoming.error() == Errno::NoMem)
-		return fail(Errno::NoMem); // loading the module again is worth a try
+		return fail(Errno::NoMem);
 	else
-		log_err("nothing of what the last kernel handed over is taken; its memory stays reserved");
-	made->root = TRY(RootPage::create());
+		log_err("nothing of what the last kernel handed over is taken; "
+			"its memory stays reserved");
 
-	auto owner = TRY(ferry::make<ferry_owner>("kho"));
 	made->owner = owner.get();
-	made->state.lock()->owners.push_back(*owner.release());
-	made->state.lock()->formats[0] = own_records;
-	made->state.lock()->nr_formats = 1;
-	if (made->incoming) {
-		made->state.lock()->incoming_needed = ferry_module_get(linux_this_module());
-		log_info("the last kernel handed over a tree of %zu bytes", made->incoming->size());
+	{
+		auto state = made->state.lock();
+		state->owners.push_back(*owner.release());
+		state->formats[0] = own_records;
+		state->nr_formats = 1;
+		state->incoming_needed = made->incoming && ferry_module_get(linux_this_module());
 	}
+	if (made->incoming)
+		log_info("the last kernel handed over a tree of %zu bytes", made->incoming->size());
 	module = made.release();
 	return {};
 }
@@ -243,8 +250,8 @@ void ferry_owner_destroy(ferry_owner *owner)
 	module->state.lock()->owners.remove(*owner);
 	ferry_usage left = owner->usage();
 	if (left.pages || left.metadata || left.blobs)
-		log_err("%s leaves %llu pages, %llu bytes of metadata and %llu of blobs behind", owner->name,
-			left.pages, left.metadata, left.blobs);
+		log_err("%s leaves %llu pages, %llu bytes of metadata and %llu of blobs behind",
+			owner->name, left.pages, left.metadata, left.blobs);
 	ferry::destroy(owner);
 }
 
@@ -326,7 +333,8 @@ void ferry_runs_close(ferry_runs_in *in)
 
 /* ---- blobs ---- */
 
-int ferry_blob_save(ferry_owner *owner, const void *data, ferry_size size, ferry_bulk *ref, ferry_blob **blob)
+int ferry_blob_save(ferry_owner *owner, const void *data, ferry_size size, ferry_bulk *ref,
+		    ferry_blob **blob)
 {
 	auto saved = ferry_blob::create(*owner, data, size);
 	*ref = saved.has_value() ? (*saved)->ref() : ferry_bulk{};
@@ -377,7 +385,8 @@ int ferry_formats_register(const ferry_record *const *records, unsigned int nr)
 {
 	for (unsigned int i = 0; i < nr; ++i) {
 		if (!kho::valid(*records[i])) {
-			log_err("the declaration of record '%s' contradicts itself", records[i]->name);
+			log_err("the declaration of record '%s' contradicts itself",
+				records[i]->name);
 			return -int(Errno::Inval);
 		}
 	}
@@ -391,7 +400,8 @@ int ferry_formats_register(const ferry_record *const *records, unsigned int nr)
 void ferry_formats_unregister(const ferry_record *const *records)
 {
 	auto state = module->state.lock();
-	auto end = std::remove_if(state->formats.begin(), state->formats.begin() + state->nr_formats,
+	auto end = std::remove_if(state->formats.begin(),
+				  state->formats.begin() + state->nr_formats,
 				  [&](kho::Formats formats) { return formats.data() == records; });
 	state->nr_formats = static_cast<unsigned int>(end - state->formats.begin());
 }
@@ -487,11 +497,11 @@ void kho_show_dump(seq_file *file, bool incoming)
 		ferry_seq_printf(file, size ? "(out of memory)\n" : "(nothing)\n");
 		return;
 	}
-	auto tree = kho::Tree::create(data, static_cast<std::size_t>(size));
-	if (!tree.has_value())
+	kho::Tree tree;
+	if (!tree.adopt(data, static_cast<std::size_t>(size)).has_value())
 		return;
 	auto state = module->state.lock();
-	kho::print_tree(file, **tree, {state->formats.data(), state->nr_formats});
+	kho::print_tree(file, tree, {state->formats.data(), state->nr_formats});
 }
 
 void kho_show_formats(seq_file *file)
@@ -502,12 +512,13 @@ void kho_show_formats(seq_file *file)
 
 void kho_show_owners(seq_file *file)
 {
-	ferry_seq_printf(file, "%-16s %12s %12s %12s %12s\n", "owner", "pages", "runs", "metadata", "blobs");
+	ferry_seq_printf(file, "%-16s %12s %12s %12s %12s\n", "owner", "pages", "runs", "metadata",
+			 "blobs");
 	auto state = module->state.lock();
 	for (const ferry_owner &owner : state->owners) {
 		ferry_usage is = owner.usage();
-		ferry_seq_printf(file, "%-16s %12llu %12llu %12llu %12llu\n", owner.name, is.pages, is.runs,
-				 is.metadata, is.blobs);
+		ferry_seq_printf(file, "%-16s %12llu %12llu %12llu %12llu\n", owner.name, is.pages,
+				 is.runs, is.metadata, is.blobs);
 	}
 }
 

@@ -24,6 +24,7 @@ struct ferry_owner : ferry::Linked<ferry_owner> {
 	ferry_usage usage() const
 	{
 		return {pages.load(std::memory_order_relaxed), runs.load(std::memory_order_relaxed),
-			metadata.load(std::memory_order_relaxed), blobs.load(std::memory_order_relaxed)};
+			metadata.load(std::memory_order_relaxed),
+			blobs.load(std::memory_order_relaxed)};
 	}
 };

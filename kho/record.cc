@@ -53,7 +53,8 @@ Result<void> write_field(ferry_writer &writer, const ferry_field &field, const v
 {
 	switch (field.kind) {
 	case FERRY_U32: {
-		unsigned int cell = __builtin_bswap32(static_cast<unsigned int>(value_of(field, at)));
+		unsigned int cell =
+			__builtin_bswap32(static_cast<unsigned int>(value_of(field, at)));
 		return writer.property(field.name, &cell, sizeof(cell));
 	}
 	case FERRY_U64: {
@@ -73,21 +74,22 @@ const char *read_field(const ferry_field &field, const void *value, std::size_t 
 {
 	switch (field.kind) {
 	case FERRY_U32: {
-		if (size != sizeof(unsigned int))
+		auto cell = number<unsigned int>(value, size);
+		if (!cell.has_value())
 			return "is not one cell";
-		unsigned int cell = static_cast<unsigned int>(number(value, size));
-		memcpy(at, &cell, sizeof(cell));
+		memcpy(at, &*cell, sizeof(*cell));
 		break;
 	}
 	case FERRY_U64: {
-		if (size != sizeof(unsigned long long))
+		auto cells = number<unsigned long long>(value, size);
+		if (!cells.has_value())
 			return "is not two cells";
-		unsigned long long cells = number(value, size);
-		memcpy(at, &cells, sizeof(cells));
+		memcpy(at, &*cells, sizeof(*cells));
 		break;
 	}
 	case FERRY_STR:
-		if (!size || size > field.room || length_in(static_cast<const char *>(value), size) != size - 1)
+		if (!size || size > field.room ||
+		    length_in(static_cast<const char *>(value), size) != size - 1)
 			return "is not a string of the right length";
 		memcpy(at, value, size);
 		break;
@@ -103,8 +105,8 @@ const char *read_field(const ferry_field &field, const void *value, std::size_t 
 	return nullptr;
 }
 
-Result<void> read_fields(const Tree &tree, int node, const ferry_record &record, unsigned int version,
-			 void *object)
+Result<void> read_fields(const Tree &tree, int node, const ferry_record &record,
+			 unsigned int version, void *object)
 {
 	for (unsigned int i = 0; i < record.nr_fields; ++i) {
 		const ferry_field &field = record.fields[i];
@@ -117,8 +119,8 @@ Result<void> read_fields(const Tree &tree, int node, const ferry_record &record,
 					  : "is missing";
 		if (fault) {
 			char path[128];
-			log_err("%s: '%s' of its %s %s", tree.path(node, path, sizeof(path)), field.name,
-				record.name, fault);
+			log_err("%s: '%s' of its %s %s", tree.path(node, path, sizeof(path)),
+				field.name, record.name, fault);
 			return fail(Errno::BadMsg);
 		}
 	}
@@ -146,15 +148,16 @@ bool valid(const ferry_record &record)
 Result<void> write(ferry_writer &writer, const ferry_record &record, const void *object)
 {
 	char compatible[compatible_size];
-	int length = ferry_format(compatible, sizeof(compatible), "ferry,%s-v%u", record.name, record.version);
+	int length = ferry_format(compatible, sizeof(compatible), "ferry,%s-v%u", record.name,
+				  record.version);
 	TRY(writer.property("compatible", compatible, static_cast<std::size_t>(length) + 1));
 	for (unsigned int i = 0; i < record.nr_fields; ++i) {
 		const ferry_field &field = record.fields[i];
 		const void *at = static_cast<const char *>(object) + field.offset;
 		unsigned long long is = measure(field, at);
 		if (field.kind != FERRY_BYTES && (is < field.min || is > field.max)) {
-			log_err("cannot write '%s' of a %s: %llu is not within %llu and %llu", field.name,
-				record.name, is, field.min, field.max);
+			log_err("cannot write '%s' of a %s: %llu is not within %llu and %llu",
+				field.name, record.name, is, field.min, field.max);
 			return fail(Errno::Inval);
 		}
 		TRY(write_field(writer, field, at));

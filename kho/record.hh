@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ferry/kho.h>
+#include <ferry/reader.hh>
 #include <ferry/result.hh>
 
 #include "tree.hh"
@@ -25,5 +26,13 @@ struct Compatible {
 	unsigned int version;
 };
 bool compatible_of(const Tree &tree, int node, Compatible &out);
+
+// A property that is one number of this type, and nothing else.
+template <class T> ferry::Result<T> number(const void *value, std::size_t size)
+{
+	if (size != sizeof(T))
+		return ferry::fail(ferry::Errno::BadMsg);
+	return ferry::Reader{value, size}.big<T>();
+}
 
 } // namespace kho

@@ -31,9 +31,14 @@ bool well_formed(const ferry_run &run)
 		return false;
 	if (!run.pfn || (run.pfn | run.index) & mask(run.order))
 		return false;
-	// No sum of these can overflow: a run has less than 2^42 pages.
-	return run.pfn + pages_of(run) <= 1ull << FERRY_RUN_PFN_BITS && run.index < max_index &&
-	       run.index + pages_of(run) <= max_index;
+	constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
+	return run.pfn < max_pfn && pages_of(run) <= max_pfn - run.pfn && run.index < max_index &&
+	       pages_of(run) <= max_index - run.index;
+}
+
+bool same_node(unsigned long long pfn, unsigned long long other)
+{
+	return linux_node(pfn) == linux_node(other);
 }
 
 // In which pieces kho_preserve_pages() keeps a range of single pages: naturally
@@ -68,10 +73,12 @@ const ferry_runs_block *block_at(unsigned long long phys)
 ferry_run_entry encode(const ferry_run &run)
 {
 	return {
-		.where = run.pfn | static_cast<unsigned long long>(run.order) << FERRY_RUN_PFN_BITS |
+		.where = run.pfn |
+			 static_cast<unsigned long long>(run.order) << FERRY_RUN_PFN_BITS |
 			 static_cast<unsigned long long>(run.flags)
 				 << (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS),
-		.what = run.index | static_cast<unsigned long long>(run.count) << FERRY_RUN_INDEX_BITS,
+		.what = run.index | static_cast<unsigned long long>(run.count)
+					    << FERRY_RUN_INDEX_BITS,
 	};
 }
 
@@ -109,7 +116,8 @@ void ferry_runs::clear()
 			ferry_run run = decode(block->entry[i]);
 			linux_unpreserve(run.pfn, run.count, run.order);
 		}
-		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next)) : nullptr;
+		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next))
+				     : nullptr;
 		linux_unpreserve(linux_page_phys(block) / LINUX_PAGE_SIZE, 1, 0);
 		linux_page_free(block);
 	}
@@ -126,12 +134,13 @@ bool ferry_runs::extend(const ferry_run &run)
 {
 	if (!open_ || run.order != open_->order || run.flags != open_->flags)
 		return false;
-	if (run.pfn != open_->pfn + pages_of(*open_) || run.index != open_->index + pages_of(*open_))
+	if (run.pfn != open_->pfn + pages_of(*open_) ||
+	    run.index != open_->index + pages_of(*open_))
 		return false;
 	if (run.count > max_count - open_->count)
 		return false;
 	// KHO preserves across nodes, but does not restore so.
-	if (linux_node(run.pfn) != linux_node(open_->pfn))
+	if (!same_node(run.pfn, open_->pfn))
 		return false;
 	open_->count += run.count;
 	return true;
@@ -141,6 +150,34 @@ Result<void> ferry_runs::append(const ferry_run &run)
 {
 	if (!well_formed(run))
 		return fail(Errno::Inval);
+	unsigned long long last = run.pfn + pages_of(run) - 1;
+	if (run.order || same_node(run.pfn, last))
+		return append_in_node(run);
+
+	ferry_run rest = run;
+	while (same_node(run.pfn, rest.pfn)) {
+		++rest.pfn;
+		++rest.index;
+		--rest.count;
+	}
+	if (!same_node(rest.pfn, last))
+		return fail(Errno::Inval);
+	ferry_run start = run;
+	start.count = run.count - rest.count;
+
+	std::optional<ferry_run> before = open_;
+	TRY(append_in_node(start));
+	auto appended = append_in_node(rest);
+	if (!appended.has_value()) {
+		// Take `start` out again: it is still open, alone or at the end.
+		bool extended = before && before->pfn == open_->pfn;
+		open_ = extended ? before : std::nullopt;
+	}
+	return appended;
+}
+
+Result<void> ferry_runs::append_in_node(const ferry_run &run)
+{
 	if (extend(run))
 		return {};
 	TRY(close_open());
@@ -283,15 +320,15 @@ Result<void> check_chain(const ferry_bulk &ref, const char *what)
 		if (!fault)
 			fault = fault_of_runs(*block_at(phys), seen);
 		if (fault) {
-			log_err("%s: block %llu of its runs, at %#llx, is one %s", what, seen.blocks, phys,
-				fault);
+			log_err("%s: block %llu of its runs, at %#llx, is one %s", what,
+				seen.blocks, phys, fault);
 			return fail(Errno::BadMsg);
 		}
 		phys = block_at(phys)->next;
 	}
 	if (phys || seen.runs != ref.runs || seen.pages != ref.pages) {
-		log_err("%s: has %llu runs of %llu pages, not the recorded %llu of %llu", what, seen.runs,
-			seen.pages, ref.runs, ref.pages);
+		log_err("%s: has %llu runs of %llu pages, not the recorded %llu of %llu", what,
+			seen.runs, seen.pages, ref.runs, ref.pages);
 		return fail(Errno::BadMsg);
 	}
 	return {};
@@ -300,10 +337,21 @@ Result<void> check_chain(const ferry_bulk &ref, const char *what)
 } // namespace
 } // namespace kho
 
+Result<void> ferry_runs_in::check(const ferry_bulk &ref, const char *what)
+{
+	return check_chain(ref, what);
+}
+
 Result<ferry::Owned<ferry_runs_in>> ferry_runs_in::create(const ferry_bulk &ref, const char *what)
 {
 	TRY(check_chain(ref, what));
 	auto in = TRY(ferry::make<ferry_runs_in>(ref));
+	// From here on the blocks are ours. A run that names one of them finds it
+	// preserved no more, and is refused.
+	for (unsigned long long phys = ref.first; phys; phys = block_at(phys)->next) {
+		if (linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
+			log_err("%s: its block of runs at %#llx was not restored", what, phys);
+	}
 	if (ref.blocks)
 		in->block_ = block_at(ref.first);
 	return in;
@@ -315,7 +363,6 @@ Result<std::optional<ferry_run>> ferry_runs_in::next()
 		return std::optional<ferry_run>{};
 	ferry_run run = decode(block_->entry[entry_]);
 	if (++entry_ == block_->nr) {
-		// The blocks themselves are freed by the destructor, by their chain.
 		block_ = block_->next ? block_at(block_->next) : nullptr;
 		entry_ = 0;
 	}
@@ -331,8 +378,6 @@ Result<std::optional<ferry_run>> ferry_runs_in::next()
 
 ferry_runs_in::~ferry_runs_in()
 {
-	if (kept_)
-		return;
 	while (block_) {
 		auto run = next();
 		if (run.has_value() && run->has_value())
@@ -341,8 +386,7 @@ ferry_runs_in::~ferry_runs_in()
 	unsigned long long phys = ref_.blocks ? ref_.first : 0;
 	while (phys) {
 		unsigned long long next = block_at(phys)->next;
-		if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
-			linux_release(phys / LINUX_PAGE_SIZE, 1, 0);
+		linux_release(phys / LINUX_PAGE_SIZE, 1, 0);
 		phys = next;
 	}
 }

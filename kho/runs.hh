@@ -45,6 +45,7 @@ struct ferry_runs {
 
     private:
 	bool extend(const ferry_run &run);
+	ferry::Result<void> append_in_node(const ferry_run &run);
 	ferry::Result<void> close_open();
 	ferry::Result<ferry_runs_block *> room();
 
@@ -61,7 +62,11 @@ struct ferry_runs {
 
 // Incoming. Everything was checked by create().
 struct ferry_runs_in {
-	static ferry::Result<ferry::Owned<ferry_runs_in>> create(const ferry_bulk &ref, const char *what);
+	// Whether create() would find everything in order; changes nothing.
+	static ferry::Result<void> check(const ferry_bulk &ref, const char *what);
+	// Takes the blocks over. Errno::NoMem changes nothing.
+	static ferry::Result<ferry::Owned<ferry_runs_in>> create(const ferry_bulk &ref,
+								 const char *what);
 
 	explicit ferry_runs_in(const ferry_bulk &ref) : ref_{ref}
 	{
@@ -73,15 +78,8 @@ struct ferry_runs_in {
 	// The next run, with its pages; nothing at the end.
 	ferry::Result<std::optional<ferry_run>> next();
 
-	// Leaves everything as it was found, for another try; before next() only.
-	void keep()
-	{
-		kept_ = true;
-	}
-
     private:
 	const ferry_bulk ref_;
 	const ferry_runs_block *block_ = nullptr; // null at the end
 	unsigned int entry_ = 0;
-	bool kept_ = false;
 };

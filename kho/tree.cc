@@ -2,6 +2,7 @@
 #include "kho/tree.hh"
 
 #include <ferry/log.hh>
+#include <ferry/reader.hh>
 
 using ferry::Errno;
 using ferry::fail;
@@ -12,9 +13,20 @@ namespace {
 // libfdt's error for a buffer that is too small (FDT_ERR_NOSPACE).
 constexpr int no_space = -3;
 
+// Of a tree, in bytes; fdt_check_header() reads all of it.
+constexpr std::size_t header_size = 40;
+
 constexpr std::size_t first_room = 16 << 10;
 // libfdt counts in int. A session of 100 files has about 20 KiB.
 constexpr std::size_t max_room = 1 << 30;
+
+// What a tree says of its own size: in its header, after the magic number.
+Result<unsigned int> recorded_size(const void *tree, std::size_t room)
+{
+	ferry::Reader header{tree, room};
+	(void)TRY(header.big<unsigned int>());
+	return header.big<unsigned int>();
+}
 
 } // namespace
 
@@ -76,7 +88,8 @@ Result<void> ferry_writer::end()
 
 Result<void> ferry_writer::property(const char *name, const void *value, std::size_t size)
 {
-	return with_room([&] { return fdt_property(buffer_, name, value, static_cast<int>(size)); });
+	return with_room(
+		[&] { return fdt_property(buffer_, name, value, static_cast<int>(size)); });
 }
 
 Result<void> ferry_writer::finish()
@@ -85,8 +98,7 @@ Result<void> ferry_writer::finish()
 	if (depth_)
 		return fail(Errno::Inval);
 	TRY(with_room([&] { return fdt_finish(buffer_); }));
-	// The header says the size, in the cell after the magic.
-	size_ = kho::number(static_cast<const char *>(buffer_) + 4, 4);
+	size_ = TRY(recorded_size(buffer_, room_));
 	return {};
 }
 
@@ -107,9 +119,10 @@ enum Tag : unsigned int {
 // each access against the sizes in the header, so these come first.
 const char *fault_of(const void *data, std::size_t size)
 {
-	if (size < 40 || fdt_check_header(data))
+	if (size < header_size || fdt_check_header(data))
 		return "has no valid header";
-	if (number(static_cast<const char *>(data) + 4, 4) != size)
+	auto recorded = recorded_size(data, size);
+	if (!recorded.has_value() || *recorded != size)
 		return "is not of the recorded size";
 
 	unsigned int depth = 0;
@@ -142,25 +155,15 @@ const char *fault_of(const void *data, std::size_t size)
 
 } // namespace
 
-unsigned long long number(const void *cells, std::size_t size)
+Result<void> Tree::adopt(void *data, std::size_t size)
 {
-	unsigned long long value = 0;
-	for (std::size_t i = 0; i < size; ++i)
-		value = value << 8 | static_cast<const unsigned char *>(cells)[i];
-	return value;
-}
-
-Result<ferry::Owned<Tree>> Tree::create(void *data, std::size_t size)
-{
-	if (const char *fault = fault_of(data, size)) {
-		log_err("the tree %s", fault);
-		ferry_free(data);
-		return fail(Errno::BadMsg);
-	}
-	auto tree = ferry::make<Tree>(data, size);
-	if (!tree.has_value())
-		ferry_free(data);
-	return tree;
+	data_ = data;
+	size_ = size;
+	const char *fault = fault_of(data, size);
+	if (!fault)
+		return {};
+	log_err("the tree %s", fault);
+	return fail(Errno::BadMsg);
 }
 
 const char *Tree::name(int node) const
@@ -194,8 +197,8 @@ const char *Tree::path(int node, char *buffer, std::size_t size) const
 			inside = child;
 		if (inside < 0)
 			break;
-		length += ferry_format(buffer + length, size - static_cast<std::size_t>(length), "/%s",
-				       name(inside));
+		length += ferry_format(buffer + length, size - static_cast<std::size_t>(length),
+				       "/%s", name(inside));
 		at = inside;
 	}
 	return buffer;

@@ -56,24 +56,19 @@ struct ferry_writer {
 
 namespace kho {
 
-// A big-endian number of any length up to 8 bytes.
-unsigned long long number(const void *cells, std::size_t size);
-
 // A tree that was checked as a whole, so that libfdt may walk it.
 class Tree {
     public:
-	// Takes over `data`, of which a ferry_blob says that it has `size` bytes.
-	static ferry::Result<ferry::Owned<Tree>> create(void *data, std::size_t size);
-
-	explicit Tree(void *data, std::size_t size) : data_{data}, size_{size}
-	{
-	}
+	Tree() = default;
 	~Tree()
 	{
 		ferry_free(data_);
 	}
 	Tree(const Tree &) = delete;
 	Tree &operator=(const Tree &) = delete;
+
+	// Takes over `data`, in any case. Errno::BadMsg: it is no whole tree.
+	ferry::Result<void> adopt(void *data, std::size_t size);
 
 	// Nodes of libfdt; a negative one is none, and has no children.
 	int root() const
@@ -109,8 +104,8 @@ class Tree {
 	}
 
     private:
-	void *data_;
-	std::size_t size_;
+	void *data_ = nullptr;
+	std::size_t size_ = 0;
 };
 
 } // namespace kho

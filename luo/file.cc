@@ -156,7 +156,8 @@ Result<void> ferry_luo_file::find_handler()
 		return {};
 	auto handler = registry_.named(record_.handler);
 	if (!handler.has_value()) {
-		log_warn("session '%s', token %#llx: there is no handler '%s'; load its module and try again",
+		log_warn("session '%s', token %#llx: there is no handler '%s'; load its module and "
+			 "try again",
 			 session.name(), record_.token, record_.handler);
 		return fail(handler.error());
 	}
@@ -183,8 +184,8 @@ Result<FileRef> ferry_luo_file::retrieve()
 	if (made.has_value() && !with.file)
 		made = fail(Errno::Inval);
 	if (!made.has_value()) {
-		log_err("session '%s', token %#llx: handler '%s' cannot retrieve it, error %d", session.name(),
-			record_.token, record_.handler, int(made.error()));
+		log_err("session '%s', token %#llx: handler '%s' cannot retrieve it, error %d",
+			session.name(), record_.token, record_.handler, int(made.error()));
 		status_ = FERRY_RETRIEVE_FAILED;
 		retrieve_error_ = made.error();
 		return fail(made.error());

@@ -63,8 +63,8 @@ class FileRef {
 
 // What one file needs of another one of its session.
 struct Need : ferry::Linked<Need> {
-	FileRef on;		      // outgoing: the other file
-	unsigned long id = 0;	      // outgoing: what it stands for
+	FileRef on; // outgoing: the other file
+	unsigned long id = 0; // outgoing: what it stands for
 	unsigned long long token = 0; // of the other file; outgoing: found at the freeze
 };
 
@@ -130,7 +130,7 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	// Of order_files(): its search, and the file that comes after this one.
 	struct {
 		ferry_luo_file *from = nullptr; // whose need led here
-		luo::Need *need = nullptr;	// that was followed last
+		luo::Need *need = nullptr; // that was followed last
 		bool seen = false;
 		bool open = false; // on the way from the start of the search to here
 	} visit;

@@ -70,14 +70,16 @@ Result<void> create_session(void *user)
 {
 	Call<liveupdate_ioctl_create_session> call;
 	TRY(call.read(user, sizeof(call.arg)));
-	return respond_with_fd(call, [&] { return orchestrator->create_session(text(call.arg.name)); });
+	return respond_with_fd(call,
+			       [&] { return orchestrator->create_session(text(call.arg.name)); });
 }
 
 Result<void> retrieve_session(void *user)
 {
 	Call<liveupdate_ioctl_retrieve_session> call;
 	TRY(call.read(user, sizeof(call.arg)));
-	return respond_with_fd(call, [&] { return orchestrator->retrieve_session(text(call.arg.name)); });
+	return respond_with_fd(call,
+			       [&] { return orchestrator->retrieve_session(text(call.arg.name)); });
 }
 
 Result<void> preserve_fd(Session &session, void *user)
@@ -155,7 +157,7 @@ template <class Entry, std::size_t size>
 Result<const Entry *> look_up(const Entry (&entries)[size], unsigned int command, void *user)
 {
 	for (const Entry &entry : entries) {
-		if ((entry.command ^ command) & 0xff)
+		if (_IOC_NR(entry.command) != _IOC_NR(command))
 			continue;
 		unsigned int ignored;
 		TRY(ferry::check_status(linux_user_size(user, &ignored)));
@@ -174,7 +176,8 @@ Result<void> run_device(unsigned int command, void *user)
 Result<void> run_session(Session &session, unsigned int command, void *user)
 {
 	const SessionCommand *entry = TRY(look_up(session_commands, command, user));
-	if (entry->sessions != For::Both && (entry->sessions == For::Incoming) != session.incoming())
+	if (entry->sessions != For::Both &&
+	    (entry->sessions == For::Incoming) != session.incoming())
 		return fail(Errno::Inval);
 	return entry->run(session, user);
 }

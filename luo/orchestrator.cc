@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "luo/orchestrator.hh"
 
+#include <ferry/checked.hh>
 #include <ferry/log.hh>
 
 #include <string_view>
@@ -31,6 +32,18 @@ std::string_view bounded(const char (&name)[64])
 	return {};
 }
 
+// Nanoseconds since a reading of the time-stamp counter; 0 where it makes none.
+unsigned long long since(unsigned long long tsc, unsigned int khz)
+{
+	unsigned long long now = ferry_tsc();
+	if (!khz || now < tsc)
+		return 0;
+	unsigned long long ms = (now - tsc) / khz;
+	unsigned long long rest = (now - tsc) % khz;
+	auto ns = ferry::mul(ms, 1'000'000ull);
+	return ns.has_value() ? *ns + rest * 1'000'000 / khz : 0;
+}
+
 Session *find(ferry::List<Session> &sessions, std::string_view name)
 {
 	for (Session &session : sessions) {
@@ -51,7 +64,8 @@ Result<ferry::Owned<Orchestrator>> Orchestrator::create()
 {
 	auto made = TRY(ferry::make<Orchestrator>());
 	TRY(made->take_carried());
-	TRY(ferry::check_status(ferry_formats_register(records, sizeof(records) / sizeof(records[0]))));
+	TRY(ferry::check_status(
+		ferry_formats_register(records, sizeof(records) / sizeof(records[0]))));
 	if (int err = ferry_kho_register(&made->provider_)) {
 		ferry_formats_unregister(records);
 		return fail(Errno(-err));
@@ -60,7 +74,7 @@ Result<ferry::Owned<Orchestrator>> Orchestrator::create()
 	if (made->sessions_.lock()->incoming.empty())
 		ferry_incoming_done();
 	else
-		ferry_module_get(linux_this_module());
+		made->pinned_ = ferry_module_get(linux_this_module());
 	return made;
 }
 
@@ -68,12 +82,15 @@ Orchestrator::~Orchestrator()
 {
 	ferry_kho_unregister(&provider_);
 	ferry_formats_unregister(records);
-	// Only sessions of a creation that failed are left; the tree still has them.
+	// Sessions are left only where the module could not be loaded; they are in
+	// the tree still, for the next try.
 	auto sessions = sessions_.lock();
 	while (Session *session = sessions->incoming.front()) {
 		sessions->incoming.remove(*session);
 		ferry::destroy(session);
 	}
+	if (pinned_)
+		ferry_module_put(linux_this_module());
 }
 
 /* ---- what the last kernel carried here ---- */
@@ -84,15 +101,13 @@ Result<void> Orchestrator::take_carried()
 	if (node.offset < 0)
 		return {};
 	if (ferry_get(node, &ferry_update_record, &last_)) {
-		log_err("the sessions of the last kernel are not taken; their memory stays reserved");
+		log_err("the sessions of the last kernel are not taken; their memory stays "
+			"reserved");
 		return {};
 	}
 	boot_ns_ = ferry_now();
-	if (last_.tsc_khz && ferry_tsc() > last_.tsc) {
-		// In 128 bits a TSC that jumps cannot overflow; in these it is cut.
-		unsigned long long passed = (ferry_tsc() - last_.tsc) / last_.tsc_khz * 1'000'000;
-		jump_ns_ = passed > boot_ns_ ? passed - boot_ns_ : 0;
-	}
+	jump_ns_ = since(last_.tsc, last_.tsc_khz);
+	jump_ns_ -= jump_ns_ > boot_ns_ ? boot_ns_ : jump_ns_;
 	for (ferry_node at = ferry_first(node); at.offset >= 0; at = ferry_next(at))
 		TRY(take_session(at));
 	return {};
@@ -109,7 +124,8 @@ Result<void> Orchestrator::take_session(ferry_node node)
 	}
 	auto sessions = sessions_.lock();
 	if (find(sessions->incoming, (*session)->name())) {
-		log_err("session '%s' is there twice; the second one is left out", (*session)->name());
+		log_err("session '%s' is there twice; the second one is left out",
+			(*session)->name());
 		return {};
 	}
 	sessions->incoming.push_back(*session->release());
@@ -120,6 +136,7 @@ Result<void> Orchestrator::take_session(ferry_node node)
 void Orchestrator::carried_done()
 {
 	ferry_incoming_done();
+	pinned_ = false;
 	ferry_module_put(linux_this_module());
 }
 
@@ -148,8 +165,8 @@ Result<FileRef> Orchestrator::create_session(const char (&name)[64])
 	if (find(sessions->outgoing, name))
 		return fail(Errno::Exist);
 	file *made = nullptr;
-	TRY(ferry::check_status(
-		linux_session_file(reinterpret_cast<luo_session *>(session.get()), session->name(), &made)));
+	TRY(ferry::check_status(linux_session_file(reinterpret_cast<luo_session *>(session.get()),
+						   session->name(), &made)));
 	sessions->outgoing.push_back(*session.release());
 	return FileRef{made};
 }
@@ -163,7 +180,8 @@ Result<FileRef> Orchestrator::retrieve_session(const char (&name)[64])
 		return fail(Errno::NoEnt);
 	TRY(session->claim());
 	file *made = nullptr;
-	if (int err = linux_session_file(reinterpret_cast<luo_session *>(session), session->name(), &made)) {
+	if (int err = linux_session_file(reinterpret_cast<luo_session *>(session), session->name(),
+					 &made)) {
 		session->disclaim();
 		return fail(Errno(-err));
 	}
@@ -177,7 +195,8 @@ void Orchestrator::release_session(Session &session)
 		auto finished = session.finish();
 		if (!finished.has_value()) {
 			// Its files are all there still: whoever retrieves it goes on.
-			log_warn("session '%s' was closed, but cannot be finished yet (error %d): it waits",
+			log_warn("session '%s' was closed, but cannot be finished yet (error %d): "
+				 "it waits",
 				 session.name(), int(finished.error()));
 			session.disclaim();
 			return;
@@ -207,7 +226,8 @@ Result<void> Orchestrator::prepare()
 		auto written = ferry::check_status(ferry_kho_finalize());
 		if (written.has_value())
 			return {};
-		log_err("cannot write the tree for the next kernel, error %d", int(written.error()));
+		log_err("cannot write the tree for the next kernel, error %d",
+			int(written.error()));
 		unfreeze_all();
 		frozen = written;
 	}
@@ -301,9 +321,10 @@ Result<void> Orchestrator::write_all(ferry_writer &writer)
 
 void Orchestrator::show_update(seq_file *to)
 {
-	ferry_seq_printf(to, "number %llu\nsessions %llu\nfiles %llu\n", last_.number, last_.sessions,
-			 last_.files);
-	ferry_seq_printf(to, "pages %llu\nruns %llu\nmetadata %llu\n", last_.pages, last_.runs, last_.metadata);
+	ferry_seq_printf(to, "number %llu\nsessions %llu\nfiles %llu\n", last_.number,
+			 last_.sessions, last_.files);
+	ferry_seq_printf(to, "pages %llu\nruns %llu\nmetadata %llu\n", last_.pages, last_.runs,
+			 last_.metadata);
 	ferry_seq_printf(to, "preserve_ns %llu\nfreeze_ns %llu\njump_ns %llu\nboot_ns %llu\n",
 			 last_.preserve_ns, last_.freeze_ns, jump_ns_, boot_ns_);
 }

@@ -75,6 +75,9 @@ class Orchestrator {
 	ferry::Locked<Sessions, "luo.sessions"> sessions_;
 	HeldFiles held_;
 	std::atomic<bool> opened_{false};
+	// This module is held while carried sessions wait; set by create() and by
+	// the release of the last one.
+	bool pinned_ = false;
 	const ferry_provider provider_;
 
 	// Of the update that led to this kernel; constant after create().

@@ -17,7 +17,8 @@ namespace {
 File *find_target(Files &files, Need &need)
 {
 	for (File &file : files) {
-		if (need.on ? file.id == need.id && file.Held::linked() : file.token() == need.token)
+		if (need.on ? file.id == need.id && file.Held::linked()
+			    : file.token() == need.token)
 			return &file;
 	}
 	return nullptr;
@@ -41,8 +42,9 @@ Result<File *> resolve(Files &files, File &file, Need &need)
 	}
 	need.token = target->token();
 	if (target->visit.open) {
-		log_err("session '%s': tokens %#llx (%s) and %#llx (%s) need each other", file.session.name(),
-			file.token(), file.handler_name(), target->token(), target->handler_name());
+		log_err("session '%s': tokens %#llx (%s) and %#llx (%s) need each other",
+			file.session.name(), file.token(), file.handler_name(), target->token(),
+			target->handler_name());
 		return fail(Errno::Loop);
 	}
 	return target;

@@ -24,8 +24,9 @@ Result<void> Registry::add(const ferry_luo_handler &handler)
 {
 	const ferry_luo_ops *ops = handler.ops;
 	std::string_view name = handler.compatible ? handler.compatible : "";
-	if (name.empty() || name.size() >= FERRY_LUO_COMPATIBLE_SIZE || !ops || !ops->can_preserve ||
-	    !ops->preserve || !ops->unpreserve || !ops->save || !ops->retrieve || !ops->finish)
+	if (name.empty() || name.size() >= FERRY_LUO_COMPATIBLE_SIZE || !ops ||
+	    !ops->can_preserve || !ops->preserve || !ops->unpreserve || !ops->save ||
+	    !ops->retrieve || !ops->finish)
 		return fail(Errno::Inval);
 
 	auto entry = TRY(ferry::make<Entry>(handler));

@@ -143,7 +143,8 @@ Result<void> Session::load_files(ferry_node node)
 			loaded = fail(Errno::BadMsg);
 		}
 		if (!loaded.has_value()) {
-			log_err("session '%s': one file is left out, and its memory stays reserved", name());
+			log_err("session '%s': one file is left out, and its memory stays reserved",
+				name());
 			continue;
 		}
 		files_.push_back(*file.release());

@@ -41,7 +41,7 @@ cxx-flags = $(filter-out $(cxx-c-only),$(c_flags)) \
 	-fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-use-cxa-atexit \
 	-fno-asynchronous-unwind-tables -fno-unwind-tables $(call cc-option,-fno-gnu-unique) \
 	$(call cc-option,-fmin-function-alignment=16) \
-	-D_GLIBCXX_ASSERTIONS -D__KERNEL_CXX__ \
+	-D_GLIBCXX_ASSERTIONS \
 	-Wall -Wextra -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi \
 	-Werror=unused-result -Wframe-larger-than=2048 \
 	$(if $(CONFIG_CC_IS_CLANG),-Werror=global-constructors -Werror=exit-time-destructors) \

@@ -26,7 +26,7 @@
  * tsc_khz:     its rate
  */
 #define FERRY_UPDATE_FIELDS(F, T)			\
-	F(T, U64, number, 1, 1, ~0ull, 0)		\
+	F(T, U64, number, 1, 1, 1ull << 48, 0)		\
 	F(T, U64, sessions, 1, 0, 1ull << 32, 0)	\
 	F(T, U64, files, 1, 0, 1ull << 32, 0)		\
 	F(T, U64, pages, 1, 0, ~0ull, 0)		\

@@ -81,8 +81,8 @@ struct ferry_runs *(ferry_runs_create)(struct ferry_owner *owner);
  * becomes part of it. The caller keeps the folios in place (pinned), and in
  * the order that they have, until ferry_runs_destroy().
  *
- * Return: 0, -ENOMEM, -EINVAL (@run is not as described above), or what
- * kho_preserve_pages() says. After an error the list is as it was.
+ * Return: 0, -ENOMEM, -EINVAL (@run is not as described above, or spans more
+ * than two NUMA nodes), or what kho_preserve_pages() says. After an error the list is as it was.
  */
 int (ferry_runs_append)(struct ferry_runs *runs, const struct ferry_run *run);
 
