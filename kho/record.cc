@@ -127,6 +127,23 @@ Result<void> read_fields(const Tree &tree, int node, const ferry_record &record,
 	return {};
 }
 
+// Whether a field has room for what its bounds allow.
+bool fits(const ferry_field &field)
+{
+	switch (field.kind) {
+	case FERRY_U32:
+		return field.room == sizeof(unsigned int);
+	case FERRY_U64:
+		return field.room == sizeof(unsigned long long);
+	case FERRY_STR:
+		return field.max < field.room;
+	case FERRY_BYTES:
+		return field.max <= field.room;
+	default:
+		return false;
+	}
+}
+
 } // namespace
 
 bool valid(const ferry_record &record)
@@ -139,7 +156,7 @@ bool valid(const ferry_record &record)
 		if (!field.since || field.since > record.version || field.min > field.max ||
 		    field.room > record.size || field.offset > record.size - field.room)
 			return false;
-		if (field.kind == FERRY_STR && field.max >= field.room)
+		if (!fits(field))
 			return false;
 	}
 	return true;

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What luo_memfd.ko needs of the kernel besides <ferry/kernel.h>.
+ *
+ * linux.c implements it with the kernel's own headers in sight; on the host
+ * selftests/unit/fake/memfd.cc does. All functions may sleep.
+ *
+ * Places in a file are counted in pages of 4 KiB, and ranges of them are
+ * [first, end), where nothing else is said. "The file" is a shmem file, of
+ * which linux_shmem_is() was true. Errors are negative errnos.
+ */
+#ifndef FERRY_MEMFD_LINUX_H
+#define FERRY_MEMFD_LINUX_H
+
+#include <ferry/kernel.h>
+#include <abi/runs.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct file;
+struct folio;
+
+/* ---- any shmem file ---- */
+
+/* A shmem file without a name in any directory, as those of memfd_create(). */
+bool (linux_shmem_is)(struct file *file);
+/* Tells files of the same contents (inode) from others. */
+unsigned long (linux_shmem_id)(struct file *file);
+
+/**
+ * struct linux_shmem_attrs - what a file has besides its pages
+ * @size:  in bytes
+ * @pos:   of the file description, in bytes
+ * @seals: F_SEAL_*
+ * @mode:  permission bits of the inode, 07777
+ */
+struct linux_shmem_attrs {
+	unsigned long long size;
+	unsigned long long pos;
+	unsigned int seals;
+	unsigned int mode;
+};
+void (linux_shmem_look)(struct file *file, struct linux_shmem_attrs *attrs);
+
+/* ---- in the kernel that preserves ---- */
+
+/**
+ * linux_shmem_freeze - refuse whatever would take pages or size from the file
+ *
+ * shmem_freeze(): from now on ftruncate(), fallocate() in all of its modes, and
+ * writes beyond the size fail with EPERM. Pages can still be added to holes
+ * below the size, and written.
+ *
+ * Context: takes the inode lock; waits for those that are in the middle of it.
+ */
+void (linux_shmem_freeze)(struct file *file, bool freeze);
+
+/**
+ * linux_shmem_hold - hold back new pages
+ *
+ * shmem_hold(): whoever would add a page to a hole waits until it is let go,
+ * also those who hold the inode lock or a mmap lock. Pages that are there, or
+ * swapped out, are not concerned.
+ *
+ * Context: takes the lock of the page cache's tree only, and so may be called
+ * with any mutex held; after hold and before release nobody may take the inode
+ * lock or a mmap lock, or touch a hole.
+ */
+void (linux_shmem_hold)(struct file *file, bool hold);
+
+/*
+ * Pages that the file has now, also beyond its size, swapped out or in memory;
+ * while some are swapped in or out it may be more, but never less.
+ */
+unsigned long long (linux_shmem_pages)(struct file *file);
+
+/* A range of pages. */
+struct linux_extent {
+	unsigned long long first;
+	unsigned long long end;
+};
+
+/**
+ * linux_shmem_extents - find what of a range is not a hole
+ * @first:  first page to look at
+ * @end:    page to stop at
+ * @extent: the extents, ascending and not touching each other. The first and
+ *          the last may reach over the range by a part of a large folio
+ * @max:    length of @extent, at least 1
+ *
+ * A page counts that was ever written, read through a mapping, or allocated,
+ * whether it is in memory or swapped out, and whether up to date or not: this
+ * looks into the page cache itself (under RCU, with breaks), not at SEEK_DATA.
+ *
+ * Return: extents found. @max: there may be more, from the last one's end on.
+ */
+unsigned int (linux_shmem_extents)(struct file *file, unsigned long long first,
+				   unsigned long long end, struct linux_extent *extent,
+				   unsigned int max);
+
+/**
+ * linux_shmem_keep - make reclaim keep the pages of a range
+ *
+ * Reclaim may drop a page that was read and never written, so that a hole
+ * appears where there was a page. Marked dirty, it can only be swapped out.
+ */
+void (linux_shmem_keep)(struct file *file, unsigned long long first, unsigned long long end);
+
+#define LINUX_SHMEM_BATCH	512
+
+/**
+ * struct linux_shmem_batch - folios that linux_shmem_pin() found
+ * @folio: the folios, for linux.c
+ * @run:   what they are, each with a count of 1 and FERRY_MEMFD_* flags
+ */
+struct linux_shmem_batch {
+	struct folio *folio[LINUX_SHMEM_BATCH];
+	struct ferry_run run[LINUX_SHMEM_BATCH];
+};
+
+/**
+ * linux_shmem_pin - pin folios, in memory and in place
+ * @first: must be below the size of the file
+ * @end:   what lies beyond the size is left out
+ * @batch: the folios, in the order of the file; a run of 0 pages never
+ *
+ * memfd_pin_folios(): swaps in, and moves folios out of memory that must not
+ * be pinned for long (CMA, in which KHO's scratch area lies, and movable
+ * zones). A hole in the range it fills, so there should be none, and must not
+ * be any while new pages are held back. The first folio may begin before the
+ * range, and the last one end behind it. A pinned folio stays in the page cache.
+ *
+ * A folio that is not up to date (allocated, and never written) is zeroed, and
+ * has FERRY_MEMFD_UNWRITTEN.
+ *
+ * Return: folios pinned, at least 1, from @first on without a gap; -ENOMEM,
+ * -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
+ */
+int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long long end,
+		      struct linux_shmem_batch *batch);
+
+/* Unpins each folio of a run, which nobody preserves. */
+void (linux_shmem_unpin)(const struct ferry_run *run);
+
+/*
+ * Unpins each folio that lies in a range, all of which are pinned. Where a run
+ * was preserved this is the one to call: the preservation has to end first, and
+ * then its runs are gone.
+ */
+void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
+			       unsigned long long end);
+
+/* ---- in the kernel that gets them ---- */
+
+/* Greatest order of a folio that the page cache of a shmem file takes. */
+unsigned int (linux_shmem_max_order)(void);
+
+/**
+ * linux_shmem_create - make a memfd without pages
+ *
+ * memfd_alloc_file(). The mode is set before the seals: with F_SEAL_EXEC on a
+ * file that is executable the kernel would add further seals. And the seals
+ * before there are pages: F_SEAL_WRITE looks at each page for pins.
+ *
+ * Return: 0, -ENOMEM, -ENFILE, ..., and then there is no file.
+ */
+int (linux_shmem_create)(const struct linux_shmem_attrs *attrs, struct file **file);
+
+/**
+ * linux_shmem_insert - give a run of folios to a file
+ * @run: of ferry_runs_next(): each folio with one reference, which is taken in
+ *       any case. Its order is at most linux_shmem_max_order(), and its index
+ *       a multiple of the folio's size
+ *
+ * The pages are charged to the memory cgroup of the caller, and accounted to
+ * the file, once per run. They are up to date (but for those that were not
+ * written) and dirty: else reclaim might drop them, and what they were written
+ * with through a mapping that the last kernel had not looked at yet.
+ *
+ * Return: 0, -EEXIST (the file has such a page already), -ENOMEM, -ENOSPC; the
+ * file then has the folios up to there, and the others are free.
+ */
+int (linux_shmem_insert)(struct file *file, const struct ferry_run *run);
+
+/* Frees each folio of a run of ferry_runs_next(). */
+void (linux_shmem_free)(const struct ferry_run *run);
+
+/* fput(): nobody else knows the file yet. */
+void (linux_shmem_put)(struct file *file);
+
+/* This module. */
+struct module *(linux_this_module)(void);
+
+/* ---- what linux.c calls ---- */
+
+int (memfd_module_init)(void);
+void (memfd_module_exit)(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "memfd/memfd.hh"
+
+#include <ferry/log.hh>
+#include <ferry/scope.hh>
+
+using ferry::check;
+using ferry::check_status;
+using ferry::Errno;
+using ferry::fail;
+using ferry::Owned;
+using ferry::Result;
+
+namespace memfd {
+
+namespace {
+
+constexpr unsigned long long page_size = 4096;
+
+// Enough for a file in one piece, and little enough for the stack.
+constexpr unsigned int extents_at_once = 32;
+
+unsigned long long pages_of(const ferry_run &run)
+{
+	return static_cast<unsigned long long>(run.count) << run.order;
+}
+
+// Pages of a file of this size, the last one maybe used in part.
+unsigned long long pages_for(unsigned long long size)
+{
+	return size / page_size + (size % page_size != 0);
+}
+
+linux_shmem_attrs attrs_of(struct file *file)
+{
+	linux_shmem_attrs attrs;
+	linux_shmem_look(file, &attrs);
+	return attrs;
+}
+
+// Whether kho.ko would take this for a continuation.
+bool continues(const ferry_run &run, const ferry_run &next)
+{
+	return next.order == run.order && next.flags == run.flags &&
+	       next.pfn == run.pfn + pages_of(run) && next.index == run.index + pages_of(run);
+}
+
+// Makes the next folio of the file part of a run, if it lies behind it in
+// memory, or before it.
+bool extend(ferry_run &run, const ferry_run &folio)
+{
+	const bool descending = run.flags & FERRY_MEMFD_DESCENDING;
+	if (folio.order != run.order || folio.index != run.index + pages_of(run) ||
+	    folio.flags != (run.flags & ~FERRY_MEMFD_DESCENDING))
+		return false;
+	if (folio.pfn == run.pfn + pages_of(run) && !descending) {
+		++run.count;
+		return true;
+	}
+	if (folio.pfn + pages_of(folio) == run.pfn && (descending || run.count == 1)) {
+		run.pfn = folio.pfn;
+		run.flags |= FERRY_MEMFD_DESCENDING;
+		++run.count;
+		return true;
+	}
+	return false;
+}
+
+} // namespace
+
+// ---- preserve ----
+
+Memfd::~Memfd()
+{
+	// The preservation of a folio goes by its order: it has to end before the
+	// folio may be split or freed.
+	if (runs_)
+		ferry_runs_destroy(runs_);
+	for (std::size_t i = 0; i < covered_.size(); ++i)
+		linux_shmem_unpin_range(file_, covered_[i].first, covered_[i].end);
+	linux_shmem_freeze(file_, false);
+}
+
+Result<Owned<Memfd>> Memfd::preserve(struct file *file, ferry_owner *owner)
+{
+	auto memfd = TRY(ferry::make<Memfd>(file));
+	linux_shmem_freeze(file, true);
+	memfd->runs_ = ferry_runs_create(owner);
+	if (!memfd->runs_)
+		return fail(Errno::NoMem);
+	TRY(memfd->catch_up());
+	// The last run is preserved now rather than in the blackout.
+	ferry_bulk unused;
+	TRY(check_status(ferry_runs_seal(memfd->runs_, &unused)));
+	return memfd;
+}
+
+unsigned long long Memfd::recorded() const
+{
+	ferry_usage usage;
+	ferry_runs_usage(runs_, &usage);
+	return usage.pages;
+}
+
+// Calls for each range below the size that has pages that are not recorded yet.
+//
+// Pages that fallocate() put beyond the size are not carried: they are room for
+// a file to grow into, and hold no data.
+template <class F> Result<void> Memfd::for_each_new(F &&visit)
+{
+	const unsigned long long end = pages_for(attrs_of(file_).size);
+	Remainder remainder{covered_};
+	linux_extent extents[extents_at_once];
+	for (unsigned long long from = 0; from < end;) {
+		unsigned int nr = linux_shmem_extents(file_, from, end, extents, extents_at_once);
+		for (unsigned int i = 0; i < nr; ++i) {
+			Extent range{extents[i].first, extents[i].end};
+			for (Extent piece = remainder.next(range); piece.first < piece.end;
+			     piece = remainder.next(range))
+				TRY(visit(piece));
+		}
+		if (nr < extents_at_once)
+			break;
+		from = extents[nr - 1].end;
+	}
+	return {};
+}
+
+Result<void> Memfd::catch_up()
+{
+	batch_ = TRY(ferry::make<linux_shmem_batch>());
+	next_ = 0;
+	auto result = for_each_new([this](const Extent &piece) { return record(piece); });
+	// Also after an error: what was recorded stays so.
+	covered_.settle();
+	batch_ = {};
+	return result;
+}
+
+Result<void> Memfd::record(const Extent &piece)
+{
+	// The last folio of the piece before may reach into this one.
+	unsigned long long first = std::max(next_, piece.first);
+	for (; first < piece.end; first = next_) {
+		auto nr = check(linux_shmem_pin(file_, first, piece.end, batch_.get()));
+		if (!nr.has_value()) {
+			log_err("page %llu of a memfd cannot be pinned (%d)", first,
+				ferry::to_errno(nr));
+			return fail(nr.error());
+		}
+		TRY(record_batch(static_cast<unsigned int>(*nr)));
+	}
+	return {};
+}
+
+// The folios of a batch from `at` on that make a run.
+ferry_run Memfd::next_run(unsigned int nr, unsigned int &at) const
+{
+	const ferry_run first = batch_->run[at++];
+	const unsigned int second = at;
+	ferry_run run = first;
+	while (at < nr && extend(run, batch_->run[at]))
+		++at;
+	// Two descending runs one behind the other would look like one long one
+	// to kho.ko. The first folio by itself keeps them apart.
+	if (run.flags & FERRY_MEMFD_DESCENDING && continues(last_, run)) {
+		at = second;
+		return first;
+	}
+	return run;
+}
+
+// Records pinned folios; unpins those that it could not record.
+Result<void> Memfd::record_batch(unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr;) {
+		const ferry_run run = next_run(nr, i);
+		auto result = append(run);
+		if (result.has_value())
+			continue;
+		linux_shmem_unpin(&run);
+		for (; i < nr; ++i)
+			linux_shmem_unpin(&batch_->run[i]);
+		return result;
+	}
+	return {};
+}
+
+Result<void> Memfd::append(const ferry_run &run)
+{
+	// A recorded folio is pinned, so nothing that is new can overlap it.
+	if (run.index < next_) {
+		log_err("page %llu of a memfd is there twice", run.index);
+		return fail(Errno::Io);
+	}
+	TRY(covered_.reserve());
+	if (int err = ferry_runs_append(runs_, &run)) {
+		log_err("page %llu of a memfd cannot be preserved (%d)", run.index, err);
+		return fail(Errno(-err));
+	}
+	last_ = run;
+	next_ = run.index + pages_of(run);
+	covered_.add({run.index, next_});
+	return {};
+}
+
+// ---- freeze ----
+
+Result<void> Memfd::freeze()
+{
+	linux_shmem_hold(file_, true);
+	ferry::Undo release{[this] { linux_shmem_hold(file_, false); }};
+
+	// What is recorded is there, so another number means that there is more.
+	if (linux_shmem_pages(file_) != recorded()) {
+		// A page that reclaim drops now would be waited for in vain.
+		TRY(for_each_new([this](const Extent &piece) -> Result<void> {
+			linux_shmem_keep(file_, piece.first, piece.end);
+			return {};
+		}));
+		TRY(catch_up());
+	}
+	release.dismiss();
+	return {};
+}
+
+// What freeze() found stays recorded, and pinned.
+void Memfd::unfreeze()
+{
+	linux_shmem_hold(file_, false);
+}
+
+// ---- save ----
+
+// All but the pages is looked at only now, when it cannot change any more: a
+// seal may have been added, or the position moved, since preserve().
+Result<void> Memfd::save(ferry_writer *writer)
+{
+	const linux_shmem_attrs attrs = attrs_of(file_);
+	const ferry_memfd record{
+		.size = attrs.size,
+		.pos = attrs.pos,
+		.seals = attrs.seals,
+		.mode = attrs.mode,
+	};
+	ferry_bulk pages;
+	TRY(check_status(ferry_runs_seal(runs_, &pages)));
+	TRY(check_status(ferry_put(writer, &ferry_memfd_record, &record)));
+	TRY(check_status(ferry_begin(writer, "pages")));
+	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &pages)));
+	return check_status(ferry_end(writer));
+}
+
+// ---- retrieve ----
+
+namespace {
+
+Result<ferry_runs_in *> open_pages(ferry_node state)
+{
+	ferry_bulk bulk;
+	TRY(check_status(ferry_get(ferry_child(state, "pages"), &ferry_bulk_record, &bulk)));
+	ferry_runs_in *pages;
+	TRY(check_status(ferry_runs_open(&bulk, "memfd", &pages)));
+	return pages;
+}
+
+// Why the page cache cannot take a run; null if it can.
+const char *fault_of(const ferry_run &run, unsigned long long size)
+{
+	const unsigned long long folio = 1ull << run.order;
+	if (run.order > linux_shmem_max_order())
+		return "has folios of an order that a memfd cannot have";
+	if (run.index & (folio - 1))
+		return "is not aligned in the file";
+	if (run.flags & ~(FERRY_MEMFD_UNWRITTEN | FERRY_MEMFD_DESCENDING))
+		return "has unknown flags";
+	// The last folio has to begin in the file, and may end behind it.
+	const unsigned long long end = run.index + pages_of(run);
+	if (end - folio >= pages_for(size))
+		return "is beyond the end of the file";
+	return nullptr;
+}
+
+Result<void> insert(struct file *file, const ferry_run &run, unsigned long long size)
+{
+	if (const char *fault = fault_of(run, size)) {
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size, run.count,
+			run.index, fault);
+		linux_shmem_free(&run);
+		return fail(Errno::BadMsg);
+	}
+	auto result = check_status(linux_shmem_insert(file, &run));
+	if (!result.has_value()) {
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu was not taken (%d)",
+			size, run.count, run.index, ferry::to_errno(result));
+	}
+	return result;
+}
+
+Result<void> fill(struct file *file, ferry_runs_in *pages, unsigned long long size)
+{
+	ferry_run run;
+	while (TRY(check(ferry_runs_next(pages, &run))))
+		TRY(insert(file, run, size));
+	return {};
+}
+
+Result<struct file *> retrieve(ferry_node state)
+{
+	// The pages first: whatever fails later, closing them frees them.
+	ferry_runs_in *pages = TRY(open_pages(state));
+	ferry::Undo close{[pages] { ferry_runs_close(pages); }};
+
+	ferry_memfd record;
+	TRY(check_status(ferry_get(state, &ferry_memfd_record, &record)));
+	const linux_shmem_attrs attrs{
+		.size = record.size,
+		.pos = record.pos,
+		.seals = record.seals,
+		.mode = record.mode,
+	};
+	struct file *file;
+	TRY(check_status(linux_shmem_create(&attrs, &file)));
+	ferry::Undo put{[file] { linux_shmem_put(file); }};
+	TRY(fill(file, pages, record.size));
+	put.dismiss();
+	return file;
+}
+
+// ---- the handler ----
+
+constinit ferry_owner *owner;
+
+Memfd *preserved(const ferry_luo_args *args)
+{
+	return static_cast<Memfd *>(args->priv);
+}
+
+int preserve(ferry_luo_args *args)
+{
+	auto memfd = Memfd::preserve(args->file, owner);
+	if (memfd.has_value())
+		args->priv = memfd->release();
+	return ferry::to_errno(memfd);
+}
+
+void unpreserve(ferry_luo_args *args)
+{
+	ferry::destroy(preserved(args));
+}
+
+int freeze(ferry_luo_args *args)
+{
+	return ferry::to_errno(preserved(args)->freeze());
+}
+
+void unfreeze(ferry_luo_args *args)
+{
+	preserved(args)->unfreeze();
+}
+
+int save(ferry_luo_args *args, ferry_writer *writer)
+{
+	return ferry::to_errno(preserved(args)->save(writer));
+}
+
+int retrieve(ferry_luo_args *args)
+{
+	auto file = retrieve(args->state);
+	if (file.has_value())
+		args->file = *file;
+	return ferry::to_errno(file);
+}
+
+void finish(ferry_luo_args *args)
+{
+	if (args->status != FERRY_NOT_RETRIEVED)
+		return;
+	auto pages = open_pages(args->state);
+	if (pages.has_value())
+		ferry_runs_close(*pages);
+	else
+		log_err("the pages of a memfd that nobody retrieved are lost (%d)",
+			ferry::to_errno(pages));
+}
+
+constexpr ferry_luo_ops ops{
+	.can_preserve = linux_shmem_is,
+	.id = linux_shmem_id,
+	.preserve = preserve,
+	.unpreserve = unpreserve,
+	.freeze = freeze,
+	.unfreeze = unfreeze,
+	.save = save,
+	.retrieve = retrieve,
+	.can_finish = nullptr,
+	.finish = finish,
+};
+
+constinit ferry_luo_handler handler{
+	.compatible = FERRY_MEMFD_COMPATIBLE,
+	.module = nullptr,
+	.ops = &ops,
+};
+
+constexpr const ferry_record *formats[] = {&ferry_memfd_record};
+
+Result<void> init()
+{
+	owner = ferry_owner_create("memfd");
+	if (!owner)
+		return fail(Errno::NoMem);
+	ferry::Undo destroy{[] { ferry_owner_destroy(owner); }};
+	TRY(check_status(ferry_formats_register(formats, 1)));
+	ferry::Undo unregister{[] { ferry_formats_unregister(formats); }};
+	handler.module = linux_this_module();
+	TRY(check_status(ferry_luo_register(&handler)));
+	unregister.dismiss();
+	destroy.dismiss();
+	return {};
+}
+
+} // namespace
+} // namespace memfd
+
+int memfd_module_init(void)
+{
+	return ferry::to_errno(memfd::init());
+}
+
+void memfd_module_exit(void)
+{
+	ferry_luo_unregister(&memfd::handler);
+	ferry_formats_unregister(memfd::formats);
+	ferry_owner_destroy(memfd::owner);
+}

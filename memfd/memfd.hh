@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+// A memfd that is preserved, in the kernel that preserves it.
+#pragma once
+
+#include <ferry/luo.h>
+#include <ferry/own.hh>
+#include <ferry/result.hh>
+
+#include <abi/memfd.h>
+
+#include "memfd/extents.hh"
+#include "memfd/linux.h"
+
+namespace memfd {
+
+/*
+ * The pages are found, pinned and described while the owner of the file still
+ * runs. From then on they stay where they are: what is pinned cannot be
+ * migrated, split, collapsed into a huge page, or swapped out; and a frozen file
+ * cannot be truncated or punched. Their contents may change until the jump, as
+ * they are not copied. What can come is a page in a hole: freeze() holds such
+ * additions back for good, and catches up with those that there were.
+ *
+ * Locks, outermost first:
+ *
+ *	the mutex of the session	luo's; held around every operation
+ *	the inode lock			linux_shmem_freeze() alone
+ *	folio locks			in linux.c, one at a time
+ *	the lock of the page cache	in linux.c
+ *
+ * While new pages are held back, a writer may wait for us with the inode lock,
+ * or somebody with a page fault and so a mmap lock: from hold to release nothing
+ * here takes either. It need not: the size and the seals that matter are fixed
+ * since linux_shmem_freeze(), which came back after the last one to change them.
+ *
+ * A file with bad memory (hwpoison) is refused. Memory that goes bad later is
+ * left for the next kernel to find out, as it is in a file that is not preserved.
+ */
+class Memfd {
+    public:
+	explicit Memfd(struct file *file) : file_{file}
+	{
+	}
+	Memfd(const Memfd &) = delete;
+	Memfd &operator=(const Memfd &) = delete;
+	// Unpins the pages, and lets the file grow and shrink again.
+	~Memfd();
+
+	static ferry::Result<ferry::Owned<Memfd>> preserve(struct file *file, ferry_owner *owner);
+
+	ferry::Result<void> freeze();
+	void unfreeze();
+	ferry::Result<void> save(ferry_writer *writer);
+
+    private:
+	template <class F> ferry::Result<void> for_each_new(F &&visit);
+	ferry::Result<void> catch_up();
+	ferry::Result<void> record(const Extent &piece);
+	ferry::Result<void> record_batch(unsigned int nr);
+	ferry_run next_run(unsigned int nr, unsigned int &at) const;
+	ferry::Result<void> append(const ferry_run &run);
+	unsigned long long recorded() const;
+
+	struct file *file_;
+	ferry_runs *runs_ = nullptr;
+	// What the runs cover: to tell a new page from one that is recorded.
+	Extents covered_;
+	// The last run that was recorded.
+	ferry_run last_{};
+	// End of what was recorded last in this pass.
+	unsigned long long next_ = 0;
+	ferry::Owned<linux_shmem_batch> batch_;
+};
+
+} // namespace memfd
