@@ -149,11 +149,13 @@ static struct miscdevice device = {
 
 /* ---- reboot(2) ---- */
 
-static int kexec_notify(struct notifier_block *block, unsigned long action, void *unused)
+static int kexec_notify(struct notifier_block *block, unsigned long action, void *data)
 {
+	const struct kimage *image = data;
+
 	switch (action) {
 	case KEXEC_PREPARE:
-		return notifier_from_errno(luo_prepare());
+		return notifier_from_errno(luo_prepare(image->kho.fdt));
 	case KEXEC_ABORT:
 		luo_abort();
 		return NOTIFY_OK;

@@ -69,12 +69,15 @@ void (luo_session_release)(struct luo_session *session);
 /**
  * luo_prepare - freeze everything, and hand it to the next kernel
  *
+ * @kho: the kernel that was loaded gets what KHO hands over
+ *
  * In reboot(2), before the point of no return. On success luo stays shut until
  * the kexec, or until luo_abort() by the same task.
  *
- * Return: 0, or the errno of who refused; then everything is as before.
+ * Return: 0, or the errno of who refused; then everything is as before. -EINVAL:
+ * there are sessions, and without @kho they would be lost.
  */
-int (luo_prepare)(void);
+int (luo_prepare)(bool kho);
 void (luo_abort)(void);
 
 /* The last update, a line each: "key value". */

@@ -233,9 +233,9 @@ void luo_session_release(luo_session *session)
 	orchestrator->release_session(luo::session_of(session));
 }
 
-int luo_prepare()
+int luo_prepare(bool kho)
 {
-	return ferry::to_errno(orchestrator->prepare());
+	return ferry::to_errno(orchestrator->prepare(kho));
 }
 
 void luo_abort()

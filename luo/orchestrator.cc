@@ -217,11 +217,11 @@ void Orchestrator::release_session(Session &session)
 
 /* ---- the way into the next kernel ---- */
 
-Result<void> Orchestrator::prepare()
+Result<void> Orchestrator::prepare(bool kho)
 {
 	freeze_start_ = ferry_now();
 	gate_.lock();
-	auto frozen = freeze_all();
+	auto frozen = freeze_all(kho);
 	if (frozen.has_value()) {
 		auto written = ferry::check_status(ferry_kho_finalize());
 		if (written.has_value())
@@ -242,10 +242,15 @@ void Orchestrator::abort()
 	gate_.unlock();
 }
 
-Result<void> Orchestrator::freeze_all()
+Result<void> Orchestrator::freeze_all(bool kho)
 {
 	auto sessions = sessions_.lock();
 	auto &outgoing = sessions->outgoing;
+	if (!kho && !outgoing.empty()) {
+		log_err("the kernel was loaded so that it gets nothing handed over: load it with "
+			"kexec_file_load(2), as kexec -s does");
+		return fail(Errno::Inval);
+	}
 	for (auto at = outgoing.begin(); at != outgoing.end(); ++at) {
 		auto frozen = at->freeze();
 		if (frozen.has_value())

@@ -50,8 +50,9 @@ class Orchestrator {
 	}
 
 	// In reboot(2): freeze all, and write the tree. All or nothing; on success
-	// the gate stays shut.
-	ferry::Result<void> prepare();
+	// the gate stays shut. Errno::Inval: there are sessions, but the kernel that
+	// was loaded would not get them.
+	ferry::Result<void> prepare(bool kho);
 	// Opens it again.
 	void abort();
 	void show_update(seq_file *to);
@@ -65,7 +66,7 @@ class Orchestrator {
 	ferry::Result<void> take_carried();
 	ferry::Result<void> take_session(ferry_node node);
 	void carried_done();
-	ferry::Result<void> freeze_all();
+	ferry::Result<void> freeze_all(bool kho);
 	void unfreeze_all();
 	ferry::Result<void> save(ferry_writer &writer, bool final);
 	ferry::Result<void> write_all(ferry_writer &writer);

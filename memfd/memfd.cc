@@ -284,14 +284,15 @@ const char *fault_of(const ferry_run &run, unsigned long long size)
 Result<void> insert(struct file *file, const ferry_run &run, unsigned long long size)
 {
 	if (const char *fault = fault_of(run, size)) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size, run.count,
-			run.index, fault);
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size,
+			run.count, run.index, fault);
 		linux_shmem_free(&run);
 		return fail(Errno::BadMsg);
 	}
 	auto result = check_status(linux_shmem_insert(file, &run));
 	if (!result.has_value()) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu was not taken (%d)",
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu was not taken "
+			"(%d)",
 			size, run.count, run.index, ferry::to_errno(result));
 	}
 	return result;
