@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0
+# Ferry. Start with `make help`; Kbuild has the modules' build rules.
+
+FLAVOUR ?= base
+BUILD   ?= $(CURDIR)/build
+ARGS    ?=
+# What check covers: every flavour's self-tests (the first one's in full, see scripts/check).
+FLAVOURS ?= base debug
+
+export KVER KERNEL_SRC FERRY_CACHE
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := modules
+
+# KDIR= builds for a kernel of your own (a build directory, or /lib/modules/VERSION/build). Otherwise
+# it is the kernel of that flavour in the cache, fetched and built when it is not there yet.
+ifdef KDIR
+kdir = kdir="$(KDIR)"
+else
+kdir = scripts/deps && kdir=$$(scripts/kernel build $(FLAVOUR))
+endif
+# FERRY_TEST=m also builds the modules that only the self-tests need.
+kbuild = $(MAKE) -C "$$kdir" M="$(CURDIR)" MO="$(BUILD)/$(FLAVOUR)" $(if $(FERRY_TEST),FERRY_TEST=$(FERRY_TEST))
+
+# --- build -----------------------------------------------------------------------------------------
+
+all: modules tools ## everything: the modules and the tools
+
+modules: ## the modules, for KDIR=, or for the cached kernel of FLAVOUR=base|debug
+	@$(kdir) && mkdir -p "$(BUILD)/$(FLAVOUR)" && $(kbuild) modules
+
+install: modules ## install the modules for KDIR= (INSTALL_MOD_PATH=)
+	@$(kdir) && $(kbuild) modules_install
+
+kernel: ## the patched kernel of FLAVOUR= in the cache; prints its build directory
+	@scripts/deps && scripts/kernel build $(FLAVOUR)
+
+tools: ## the library, the agent and the command line tool
+	@$(call part,tools/Makefile,the tools) $(MAKE) -C tools BUILD="$(BUILD)/tools"
+
+# --- try -------------------------------------------------------------------------------------------
+
+demo: FERRY_TEST = m
+demo: modules ## a live update from start to end, in QEMU
+	@$(call part,scripts/demo,the demo) scripts/demo $(ARGS)
+
+bench: FERRY_TEST = m
+bench: modules ## where each millisecond of the blackout goes, next to mainline's
+	@$(call part,scripts/bench,the benchmark) scripts/bench $(ARGS)
+
+vm: modules ## a shell in the test machine; or ARGS="--stage1 CMD --stage2 CMD"
+	@scripts/vm --flavour $(FLAVOUR) $(ARGS)
+
+# --- test ------------------------------------------------------------------------------------------
+
+check: ## every test there is; the last line has the totals
+	@scripts/deps && scripts/check $(FLAVOURS)
+
+unit: ## the unit tests, on this machine
+	@scripts/deps
+	@$(call part,selftests/unit/Makefile,the unit tests) $(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
+
+fuzz: ## the fuzzers, on this machine (FUZZ_SECONDS=10 each)
+	@scripts/deps
+	@$(call part,selftests/unit/Makefile,the fuzzers) $(MAKE) -C selftests/unit fuzz BUILD="$(BUILD)/unit"
+
+kselftest: FERRY_TEST = m
+kselftest: modules ## the self-tests in QEMU, on FLAVOUR=base|debug; ARGS= go to selftests/run
+	@$(call part,selftests/run,the self-tests) selftests/run $(FLAVOUR) $(ARGS)
+
+style: ## is the code formatted, and are the scripts clean?
+	@scripts/deps && scripts/style
+
+# --- clean -----------------------------------------------------------------------------------------
+
+clean: ## remove what was built here
+	rm -rf "$(BUILD)"
+
+clean-cache: ## remove the cached kernels, sources and compiler results
+	scripts/kernel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo; scripts/kernel help | sed -n '/^environment/,$$p'
+
+# $(call part,FILE,WHAT): a message instead of an obscure error while a part is not there.
+part = if ! test -e $(1); then echo "make: $(2) ($(1)): not in this tree yet" >&2; exit 1; fi;
+
+.PHONY: all modules install kernel tools demo bench vm check unit fuzz kselftest style clean clean-cache help
