@@ -18,6 +18,16 @@ constexpr std::size_t pages_for(std::size_t bytes)
 	return bytes / LINUX_PAGE_SIZE + (bytes % LINUX_PAGE_SIZE ? 1 : 0);
 }
 
+// Copies the pages of a run, in the order in which they were appended.
+void copy_run(char *to, const ferry_run &run)
+{
+	for (unsigned int i = 0; i < run.count; ++i) {
+		unsigned int at = run.flags & FERRY_RUN_DESCENDING ? run.count - 1 - i : i;
+		memcpy(to + std::size_t{i} * LINUX_PAGE_SIZE,
+		       linux_page_at((run.pfn + at) * LINUX_PAGE_SIZE), LINUX_PAGE_SIZE);
+	}
+}
+
 } // namespace
 
 Result<void> ferry_blob::add_page(const void *data, std::size_t size, std::size_t index)
@@ -104,9 +114,7 @@ Result<void *> load_blob(const ferry_bulk &ref, const char *what, std::size_t ma
 			ferry_free(data);
 			return fail(Errno::BadMsg);
 		}
-		for (unsigned int i = 0; i < (*run)->count; ++i)
-			memcpy(data + (index + i) * LINUX_PAGE_SIZE,
-			       linux_page_at(((*run)->pfn + i) * LINUX_PAGE_SIZE), LINUX_PAGE_SIZE);
+		copy_run(data + index * LINUX_PAGE_SIZE, **run);
 		index += (*run)->count;
 		linux_release((*run)->pfn, (*run)->count, (*run)->order);
 	}

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <string_view>
 
 #include "kho/blob.hh"
 #include "kho/dump.hh"
@@ -30,6 +31,10 @@ namespace {
 // More than this would not have been written by us.
 constexpr std::size_t max_tree = 1 << 30;
 constexpr unsigned int max_formats = 16;
+
+// What the root of the tree says that it is.
+constexpr char tree_name[] = "tree";
+constexpr unsigned int tree_version = 1;
 
 // A small set of pointers, in the order in which they came.
 template <class T, unsigned int max> class Registered {
@@ -108,10 +113,12 @@ class Providers {
 
 Result<void> build(ferry_writer &writer, bool final)
 {
-	static constexpr char compatible[] = "ferry,tree-v1";
+	char compatible[32];
+	int length = ferry_format(compatible, sizeof(compatible), "ferry,%s-v%u", tree_name,
+				  tree_version);
 	Providers providers;
 	TRY(writer.start());
-	TRY(writer.property("compatible", compatible, sizeof(compatible)));
+	TRY(writer.property("compatible", compatible, static_cast<std::size_t>(length) + 1));
 	for (const ferry_provider *provider : providers.all()) {
 		TRY(writer.begin(provider->name));
 		TRY(ferry::check_status(provider->save(provider->ctx, &writer, final)));
@@ -132,8 +139,30 @@ Result<void> finalize()
 	ferry_writer writer;
 	TRY(build(writer, true));
 	auto blob = TRY(ferry_blob::create(*module->owner, writer.data(), writer.size()));
-	module->root->set(blob->ref());
+	module->root->set({blob->ref(), ferry_crc32c(~0u, writer.data(), writer.size())});
 	module->state.lock()->outgoing = std::move(blob);
+	return {};
+}
+
+Result<void> load_tree(const TreeRef &ref, Tree &tree)
+{
+	void *data = TRY(load_blob(ref.bulk, "the tree", max_tree));
+	unsigned int crc = ferry_crc32c(~0u, data, ref.bulk.bytes);
+	TRY(tree.adopt(data, ref.bulk.bytes));
+	if (crc != ref.crc) {
+		log_err("the tree has a wrong checksum");
+		return fail(Errno::BadMsg);
+	}
+	Compatible is;
+	if (!compatible_of(tree, tree.root(), is) || std::string_view(is.name) != tree_name) {
+		log_err("the tree is not one of ours");
+		return fail(Errno::BadMsg);
+	}
+	if (is.version != tree_version) {
+		log_err("the tree is of version %u, and this kernel reads %u", is.version,
+			tree_version);
+		return fail(Errno::ProtoNoSupport);
+	}
 	return {};
 }
 
@@ -149,15 +178,15 @@ Result<ferry::Owned<Tree>> take_incoming()
 		return ferry::Owned<Tree>{};
 	unsigned int order = 0;
 	if (err || size < sizeof(ferry_root) || !linux_is_preserved(phys, &order) || order) {
-		log_err("the root page at %#llx is damaged, or was taken before", phys);
+		log_err("the root page at %#llx was taken before, or is not where it should be",
+			phys);
 		return fail(Errno::BadMsg);
 	}
-	ferry_bulk ref = TRY(read_root(*static_cast<const ferry_root *>(linux_page_at(phys))));
+	TreeRef ref = TRY(read_root(*static_cast<const ferry_root *>(linux_page_at(phys))));
 	ferry::Owned<Tree> tree;
-	if (ref.first) {
+	if (ref.bulk.first) {
 		tree = TRY(ferry::make<Tree>());
-		void *data = TRY(load_blob(ref, "the tree", max_tree));
-		TRY(tree->adopt(data, ref.bytes));
+		TRY(load_tree(ref, *tree));
 	}
 	// From here on it is ours, and nobody finds it a second time.
 	if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
@@ -494,7 +523,10 @@ void kho_show_dump(seq_file *file, bool incoming)
 	void *data;
 	long size = kho_tree_copy(incoming, &data);
 	if (size <= 0) {
-		ferry_seq_printf(file, size ? "(out of memory)\n" : "(nothing)\n");
+		if (size)
+			ferry_seq_printf(file, "(error %ld)\n", -size);
+		else
+			ferry_seq_printf(file, "(nothing)\n");
 		return;
 	}
 	kho::Tree tree;

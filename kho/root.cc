@@ -21,7 +21,7 @@ unsigned int checksum(const ferry_root &root)
 
 } // namespace
 
-Result<ferry_bulk> read_root(const ferry_root &root)
+Result<TreeRef> read_root(const ferry_root &root)
 {
 	if (root.magic != FERRY_ROOT_MAGIC) {
 		log_err("the root page has a wrong magic number, %#llx", root.magic);
@@ -37,12 +37,16 @@ Result<ferry_bulk> read_root(const ferry_root &root)
 		log_err("the root page has a wrong checksum");
 		return fail(Errno::BadMsg);
 	}
-	return ferry_bulk{
-		.first = root.first,
-		.blocks = root.blocks,
-		.runs = root.runs,
-		.pages = root.pages,
-		.bytes = root.bytes,
+	return TreeRef{
+		.bulk =
+			{
+				.first = root.first,
+				.blocks = root.blocks,
+				.runs = root.runs,
+				.pages = root.pages,
+				.bytes = root.bytes,
+			},
+		.crc = root.tree,
 	};
 }
 
@@ -74,17 +78,19 @@ RootPage::~RootPage()
 	linux_page_free(page_);
 }
 
-void RootPage::set(const ferry_bulk &tree)
+void RootPage::set(const TreeRef &tree)
 {
 	ferry_root root{
 		.magic = FERRY_ROOT_MAGIC,
 		.version = FERRY_ROOT_VERSION,
 		.crc = 0,
-		.first = tree.first,
-		.blocks = tree.blocks,
-		.runs = tree.runs,
-		.pages = tree.pages,
-		.bytes = tree.bytes,
+		.first = tree.bulk.first,
+		.blocks = tree.bulk.blocks,
+		.runs = tree.bulk.runs,
+		.pages = tree.bulk.pages,
+		.bytes = tree.bulk.bytes,
+		.tree = tree.crc,
+		.reserved = 0,
 	};
 	root.crc = checksum(root);
 	*page_ = root;

@@ -9,8 +9,14 @@
 
 namespace kho {
 
-// Checks what the last kernel says of its tree. No tree: all zeros.
-ferry::Result<ferry_bulk> read_root(const ferry_root &root);
+// A tree, as the root page has it. No tree: all zeros.
+struct TreeRef {
+	ferry_bulk bulk;
+	unsigned int crc;
+};
+
+// Checks what the last kernel says of its tree.
+ferry::Result<TreeRef> read_root(const ferry_root &root);
 
 // The page, in the kernel that preserves. Empty until a tree is set.
 class RootPage {
@@ -24,8 +30,7 @@ class RootPage {
 	RootPage(const RootPage &) = delete;
 	RootPage &operator=(const RootPage &) = delete;
 
-	// Points the page to a tree; all zeros: to none.
-	void set(const ferry_bulk &tree);
+	void set(const TreeRef &tree);
 
     private:
 	ferry_root *page_;

@@ -132,23 +132,31 @@ void ferry_runs::clear()
 // Whether the run could be made part of the open one.
 bool ferry_runs::extend(const ferry_run &run)
 {
-	if (!open_ || run.order != open_->order || run.flags != open_->flags)
-		return false;
-	if (run.pfn != open_->pfn + pages_of(*open_) ||
-	    run.index != open_->index + pages_of(*open_))
-		return false;
-	if (run.count > max_count - open_->count)
+	if (!open_ || run.order != open_->order || run.index != open_->index + pages_of(*open_) ||
+	    run.flags != (open_->flags & ~FERRY_RUN_DESCENDING) ||
+	    run.count > max_count - open_->count)
 		return false;
 	// KHO preserves across nodes, but does not restore so.
 	if (!same_node(run.pfn, open_->pfn))
 		return false;
-	open_->count += run.count;
-	return true;
+	bool descending = open_->flags & FERRY_RUN_DESCENDING;
+	if (!descending && run.pfn == open_->pfn + pages_of(*open_)) {
+		open_->count += run.count;
+		return true;
+	}
+	if ((descending || open_->count == 1) && run.count == 1 &&
+	    run.pfn + pages_of(run) == open_->pfn) {
+		open_->pfn = run.pfn;
+		open_->flags |= FERRY_RUN_DESCENDING;
+		++open_->count;
+		return true;
+	}
+	return false;
 }
 
 Result<void> ferry_runs::append(const ferry_run &run)
 {
-	if (!well_formed(run))
+	if (!well_formed(run) || run.flags & FERRY_RUN_DESCENDING)
 		return fail(Errno::Inval);
 	unsigned long long last = run.pfn + pages_of(run) - 1;
 	if (run.order || same_node(run.pfn, last))
@@ -170,7 +178,7 @@ Result<void> ferry_runs::append(const ferry_run &run)
 	auto appended = append_in_node(rest);
 	if (!appended.has_value()) {
 		// Take `start` out again: it is still open, alone or at the end.
-		bool extended = before && before->pfn == open_->pfn;
+		bool extended = before && before->index == open_->index;
 		open_ = extended ? before : std::nullopt;
 	}
 	return appended;

@@ -68,7 +68,9 @@ Result<void> ferry_luo_file::freeze()
 	if (!handler_->freeze)
 		return {};
 	ferry_luo_args with = args();
+	freezing_ = true;
 	auto frozen = ferry::check_status(handler_->freeze(&with));
+	freezing_ = false;
 	if (!frozen.has_value())
 		log_err("session '%s', token %#llx: handler '%s' refuses the kexec with error %d",
 			session.name(), record_.token, record_.handler, int(frozen.error()));
@@ -118,12 +120,34 @@ Result<Need *> ferry_luo_file::add_need()
 
 Result<void> ferry_luo_file::depend(file *on)
 {
-	auto handler = registry_.for_file(on);
+	for (const Need &need : needs_) {
+		if (need.on.get() == on)
+			return {};
+	}
 	Need *need = TRY(add_need());
 	need->on = FileRef::share(on);
-	// Without a handler it can never be preserved, and the freeze will say so.
-	need->id = handler.has_value() ? id_of(*handler, on) : 0;
+	need->late = freezing_;
 	return {};
+}
+
+void ferry_luo_file::forget_late_needs()
+{
+	// They are the last ones.
+	while (Need *need = needs_.back()) {
+		if (!need->late)
+			return;
+		luo::Needs::remove(*need);
+		ferry::destroy(need);
+		--nr_needs_;
+	}
+}
+
+bool ferry_luo_file::is(const Need &need)
+{
+	file *on = need.on.get();
+	// Another open file of the same thing will do: its handler knows, which is
+	// this file's, if any.
+	return file_.get() == on || (handler_->can_preserve(on) && id_of(handler_, on) == id);
 }
 
 /* ---- incoming ---- */
@@ -165,22 +189,15 @@ Result<void> ferry_luo_file::find_handler()
 	return {};
 }
 
-Result<FileRef> ferry_luo_file::retrieve()
+Result<void> ferry_luo_file::retrieve()
 {
 	if (status_ == FERRY_RETRIEVE_FAILED)
 		return fail(retrieve_error_);
 	if (status_ == FERRY_RETRIEVED)
-		return FileRef::share(file_.get());
-	if (retrieving_) {
-		log_err("session '%s', token %#llx: needs itself", session.name(), record_.token);
-		return fail(Errno::Loop);
-	}
-	TRY(find_handler());
-
-	retrieving_ = true;
+		return {};
 	ferry_luo_args with = args();
 	auto made = ferry::check_status(handler_->retrieve(&with));
-	retrieving_ = false;
+	priv_ = with.priv;
 	if (made.has_value() && !with.file)
 		made = fail(Errno::Inval);
 	if (!made.has_value()) {
@@ -188,26 +205,24 @@ Result<FileRef> ferry_luo_file::retrieve()
 			session.name(), record_.token, record_.handler, int(made.error()));
 		status_ = FERRY_RETRIEVE_FAILED;
 		retrieve_error_ = made.error();
-		return fail(made.error());
+		return made;
 	}
 	status_ = FERRY_RETRIEVED;
-	priv_ = with.priv;
-	// One reference for the caller, and one of ours until it is finished.
-	FileRef for_caller{with.file};
-	file_ = FileRef::share(with.file);
+	// Ours, until it is finished.
+	file_ = FileRef{with.file};
 	if (!held_.insert(*this, id_of(handler_, with.file)).has_value())
 		log_warn("session '%s', token %#llx: was made anew as a file that is held already",
 			 session.name(), record_.token);
-	return for_caller;
+	return {};
 }
 
 Result<FileRef> ferry_luo_file::dependency(unsigned int nr)
 {
 	for (const Need &need : needs_) {
 		if (!nr--)
-			return session.retrieve_locked(need.token);
+			return session.retrieved(need.token);
 	}
-	return fail(Errno::NoEnt);
+	return fail(Errno::Range);
 }
 
 Result<void> ferry_luo_file::can_finish()

@@ -64,8 +64,8 @@ class FileRef {
 // What one file needs of another one of its session.
 struct Need : ferry::Linked<Need> {
 	FileRef on; // outgoing: the other file
-	unsigned long id = 0; // outgoing: what it stands for
 	unsigned long long token = 0; // of the other file; outgoing: found at the freeze
+	bool late = false; // named by freeze(), and forgotten by its rollback
 };
 
 using Needs = ferry::List<Need>;
@@ -91,16 +91,29 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	void unfreeze();
 	// Writes the record, the needs and the state into the current node.
 	ferry::Result<void> save(ferry_writer &writer);
-	// For the handler, from preserve().
+	// For the handler, from preserve() and freeze(). Once is enough.
 	ferry::Result<void> depend(file *on);
+	// Forgets what freeze() said that the file needs.
+	void forget_late_needs();
+	// Whether this is the file that a need of an outgoing file is about.
+	bool is(const luo::Need &need);
 
 	// ---- incoming ----
 
 	// Reads the record; the handler is looked for when it is needed.
 	ferry::Result<void> load(ferry_node node);
-	// The file, made anew by the first call. An error of the handler's stays.
-	ferry::Result<luo::FileRef> retrieve();
+	// Errno::NoEnt: the handler is not there. Holds it until the file is finished.
+	ferry::Result<void> find_handler();
+	// Makes the file anew, unless it is there; after find_handler(), and after
+	// everything that it needs. An error of the handler's stays.
+	ferry::Result<void> retrieve();
+	// A reference to the retrieved file.
+	luo::FileRef retrieved() const
+	{
+		return luo::FileRef::share(file_.get());
+	}
 	// For the handler, from retrieve(): a file that this one needs.
+	// Errno::Range: it does not need so many.
 	ferry::Result<luo::FileRef> dependency(unsigned int nr);
 	// Errno::NoEnt: the handler is not there; or what the handler says.
 	ferry::Result<void> can_finish();
@@ -114,6 +127,11 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	const char *handler_name() const
 	{
 		return record_.handler;
+	}
+	// Counts up with each need that is added.
+	unsigned int nr_needs() const
+	{
+		return nr_needs_;
 	}
 	luo::Needs &needs()
 	{
@@ -140,7 +158,6 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 
     private:
 	ferry_luo_args args();
-	ferry::Result<void> find_handler();
 	ferry::Result<void> load_needs(ferry_node node);
 	ferry::Result<luo::Need *> add_need();
 
@@ -154,9 +171,9 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	luo::Needs needs_;
 	unsigned int nr_needs_ = 0;
 	ferry_node state_{-1};
+	bool freezing_ = false; // in the handler's freeze()
 	int status_ = FERRY_NOT_RETRIEVED;
 	ferry::Errno retrieve_error_{};
-	bool retrieving_ = false;
 };
 
 namespace luo {
@@ -164,12 +181,21 @@ namespace luo {
 using File = ::ferry_luo_file;
 using Files = ferry::List<File>;
 
-// Links the files so that each comes before those that it needs; files that do
-// not need each other stay in the order in which they were preserved. Needs of
+// How files come that do not need each other.
+enum class Otherwise : unsigned char {
+	AsPreserved,
+	Reversed,
+};
+
+// Links the files so that each comes before those that it needs. Needs of
 // outgoing files are resolved to tokens on the way.
 //
 // Returns the first. Errno::NoEnt: something that is needed is not in the
 // session; Errno::Loop: files need each other in a ring. The log names them.
-ferry::Result<File *> order_files(Files &files);
+ferry::Result<File *> order_files(Files &files, Otherwise otherwise);
+
+// Links a file and everything that it needs, directly or not, so that each comes
+// after those that it needs; the file itself is last. Errors: order_files()'s.
+ferry::Result<File *> order_needs(Files &files, File &of);
 
 } // namespace luo

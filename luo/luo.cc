@@ -47,18 +47,24 @@ template <class Arg> class Call {
 	unsigned int size_ = 0;
 };
 
-// Answers with a descriptor: nothing is left of it unless the caller knows it.
+// Answers with a descriptor. The answer goes out first: what was made or taken
+// over for somebody who then cannot be told would have to be undone, and a
+// session that is closed is finished.
 template <class Arg, class Make> Result<void> respond_with_fd(Call<Arg> &call, Make make)
 {
-	call.arg.fd = TRY(ferry::check(linux_fd_reserve()));
-	Result<FileRef> file = make();
-	auto done = file.has_value() ? call.respond() : Result<void>{fail(file.error())};
-	if (!done.has_value()) {
-		linux_fd_abandon(call.arg.fd);
-		return done;
+	int fd = TRY(ferry::check(linux_fd_reserve()));
+	call.arg.fd = fd;
+	auto made = call.respond();
+	if (made.has_value()) {
+		Result<FileRef> file = make();
+		if (file.has_value()) {
+			linux_fd_install(fd, file->release());
+			return {};
+		}
+		made = fail(file.error());
 	}
-	linux_fd_install(call.arg.fd, file->release());
-	return {};
+	linux_fd_abandon(fd);
+	return made;
 }
 
 template <std::size_t size> auto &text(__u8 (&name)[size])

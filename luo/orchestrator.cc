@@ -219,8 +219,8 @@ void Orchestrator::release_session(Session &session)
 
 Result<void> Orchestrator::prepare(bool kho)
 {
-	freeze_start_ = ferry_now();
 	gate_.lock();
+	freeze_start_ = ferry_now();
 	auto frozen = freeze_all(kho);
 	if (frozen.has_value()) {
 		auto written = ferry::check_status(ferry_kho_finalize());
@@ -283,12 +283,12 @@ Result<void> Orchestrator::save(ferry_writer &writer, bool final)
 {
 	// prepare() has the gate already.
 	if (final)
-		return write_all(writer);
+		return write_all(writer, ferry_now() - freeze_start_);
 	auto gate = enter();
-	return write_all(writer);
+	return write_all(writer, 0);
 }
 
-Result<void> Orchestrator::write_all(ferry_writer &writer)
+Result<void> Orchestrator::write_all(ferry_writer &writer, unsigned long long freeze_ns)
 {
 	auto sessions = sessions_.lock();
 	SessionTotals totals;
@@ -308,7 +308,7 @@ Result<void> Orchestrator::write_all(ferry_writer &writer)
 		.runs = usage.runs,
 		.metadata = usage.metadata,
 		.preserve_ns = totals.preserve_ns,
-		.freeze_ns = ferry_now() - freeze_start_,
+		.freeze_ns = freeze_ns,
 		.tsc = ferry_tsc(),
 		.tsc_khz = ferry_tsc_khz(),
 	};

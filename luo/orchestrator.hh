@@ -69,7 +69,7 @@ class Orchestrator {
 	ferry::Result<void> freeze_all(bool kho);
 	void unfreeze_all();
 	ferry::Result<void> save(ferry_writer &writer, bool final);
-	ferry::Result<void> write_all(ferry_writer &writer);
+	ferry::Result<void> write_all(ferry_writer &writer, unsigned long long freeze_ns);
 	static int provide(void *self, ferry_writer *writer, bool final);
 
 	ferry::RwSem<"luo.gate"> gate_;

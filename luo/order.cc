@@ -17,8 +17,7 @@ namespace {
 File *find_target(Files &files, Need &need)
 {
 	for (File &file : files) {
-		if (need.on ? file.id == need.id && file.Held::linked()
-			    : file.token() == need.token)
+		if (need.on ? file.is(need) : file.token() == need.token)
 			return &file;
 	}
 	return nullptr;
@@ -50,8 +49,9 @@ Result<File *> resolve(Files &files, File &file, Need &need)
 	return target;
 }
 
-// Puts everything that `start` needs, and then itself, before `first`.
-Result<File *> visit(Files &files, File *start, File *first)
+// Calls for everything that `start` needs, and then for itself: each file once
+// per search, after those that it needs.
+template <class Emit> Result<void> visit(Files &files, File *start, Emit emit)
 {
 	File *at = start;
 	at->visit.seen = at->visit.open = true;
@@ -59,8 +59,7 @@ Result<File *> visit(Files &files, File *start, File *first)
 		Need *need = after(at->needs(), at->visit.need);
 		if (!need) {
 			at->visit.open = false;
-			at->later = first;
-			first = at;
+			emit(at);
 			at = at->visit.from;
 			continue;
 		}
@@ -72,24 +71,51 @@ Result<File *> visit(Files &files, File *start, File *first)
 			at = target;
 		}
 	}
-	return first;
+	return {};
 }
 
-} // namespace
-
-Result<File *> order_files(Files &files)
+void forget(Files &files)
 {
 	for (File &file : files) {
 		file.visit = {};
 		file.later = nullptr;
 	}
-	// From the last to the first, as each search puts its files in front.
+}
+
+} // namespace
+
+Result<File *> order_files(Files &files, Otherwise otherwise)
+{
+	forget(files);
 	File *first = nullptr;
+	auto put_first = [&](File *file) {
+		file->later = first;
+		first = file;
+	};
+	// Each search puts its files in front of those of the searches before it.
+	if (otherwise == Otherwise::Reversed) {
+		for (File &file : files) {
+			if (!file.visit.seen)
+				TRY(visit(files, &file, put_first));
+		}
+		return first;
+	}
 	for (auto at = files.end(); at != files.begin();) {
 		--at;
 		if (!at->visit.seen)
-			first = TRY(visit(files, &*at, first));
+			TRY(visit(files, &*at, put_first));
 	}
+	return first;
+}
+
+Result<File *> order_needs(Files &files, File &of)
+{
+	forget(files);
+	File *first = nullptr, *last = nullptr;
+	TRY(visit(files, &of, [&](File *file) {
+		(last ? last->later : first) = file;
+		last = file;
+	}));
 	return first;
 }
 

@@ -9,11 +9,18 @@ using ferry::Guard;
 using ferry::Result;
 
 namespace luo {
+namespace {
+
+// Each time at least one more file is known to be needed by another.
+constexpr unsigned int max_freezes = 4;
+
+} // namespace
 
 Result<ferry::Owned<Session>> Session::create(const char *name, Registry &registry, HeldFiles &held)
 {
 	auto session = TRY(ferry::make<Session>(registry, held));
-	ferry_format(session->record_.name, sizeof(session->record_.name), "%s", name);
+	ferry_format(session->record_.session_name, sizeof(session->record_.session_name), "%s",
+		     name);
 	return session;
 }
 
@@ -54,19 +61,57 @@ Result<void> Session::preserve(int fd, unsigned long long token)
 	return {};
 }
 
+// Calls for each file, one that needs another before the other, and drops it.
+template <class F> void Session::for_each_leaving(F leave)
+{
+	// Where needs are not there, or in a ring, any order is as good, and nothing
+	// may be kept for it.
+	auto ordered = order_files(files_, Otherwise::Reversed);
+	File *first = ordered.has_value() ? *ordered : nullptr;
+	while (first) {
+		File *later = first->later;
+		leave(*first);
+		drop(*first);
+		first = later;
+	}
+	while (File *file = files_.back()) {
+		leave(*file);
+		drop(*file);
+	}
+}
+
 void Session::unpreserve()
 {
 	Guard guard{mutex_};
-	while (File *file = files_.back()) {
-		file->unpreserve();
-		drop(*file);
-	}
+	for_each_leaving([](File &file) { file.unpreserve(); });
 }
 
 Result<void> Session::freeze()
 {
 	Guard guard{mutex_};
-	File *first = TRY(order_files(files_));
+	// A handler may learn only now what its file needs, and then the order was
+	// not the right one: everything is undone, and done again with what is known.
+	for (unsigned int tries = 0; tries < max_freezes; ++tries) {
+		unsigned int known = count_needs();
+		auto frozen = freeze_once();
+		if (!frozen.has_value()) {
+			forget_late_needs();
+			return frozen;
+		}
+		if (count_needs() == known) {
+			state_ = SessionState::Frozen;
+			return {};
+		}
+		unfreeze_locked();
+	}
+	log_err("session '%s': what its files need changes each time they are frozen", name());
+	forget_late_needs();
+	return fail(Errno::Busy);
+}
+
+Result<void> Session::freeze_once()
+{
+	File *first = TRY(order_files(files_, Otherwise::AsPreserved));
 	for (File *file = first; file; file = file->later) {
 		auto frozen = file->freeze();
 		if (!frozen.has_value()) {
@@ -76,8 +121,21 @@ Result<void> Session::freeze()
 		file->frozen_before = frozen_last_;
 		frozen_last_ = file;
 	}
-	state_ = SessionState::Frozen;
 	return {};
+}
+
+unsigned int Session::count_needs()
+{
+	unsigned int nr = 0;
+	for (const File &file : files_)
+		nr += file.nr_needs();
+	return nr;
+}
+
+void Session::forget_late_needs()
+{
+	for (File &file : files_)
+		file.forget_late_needs();
 }
 
 void Session::unfreeze_locked()
@@ -91,6 +149,7 @@ void Session::unfreeze()
 {
 	Guard guard{mutex_};
 	unfreeze_locked();
+	forget_late_needs();
 }
 
 void Session::count(SessionTotals &totals)
@@ -170,15 +229,25 @@ void Session::disclaim()
 Result<FileRef> Session::retrieve(unsigned long long token)
 {
 	Guard guard{mutex_};
-	return retrieve_locked(token);
+	File *file = find(token);
+	if (!file)
+		return fail(Errno::NoEnt);
+	// Here and not from handler to handler: how deep it goes is up to whoever
+	// preserved, and nothing is begun before all handlers are there.
+	File *first = TRY(order_needs(files_, *file));
+	for (File *at = first; at; at = at->later)
+		TRY(at->find_handler());
+	for (File *at = first; at; at = at->later)
+		TRY(at->retrieve());
+	return file->retrieved();
 }
 
-Result<FileRef> Session::retrieve_locked(unsigned long long token)
+Result<FileRef> Session::retrieved(unsigned long long token)
 {
 	File *file = find(token);
 	if (!file)
 		return fail(Errno::NoEnt);
-	return file->retrieve();
+	return file->retrieved();
 }
 
 Result<void> Session::finish()
@@ -186,20 +255,7 @@ Result<void> Session::finish()
 	Guard guard{mutex_};
 	for (File &file : files_)
 		TRY(file.can_finish());
-	// What came damaged may name needs that are not there, or in a ring; then
-	// any order is as good, and nothing may be kept for it.
-	auto ordered = order_files(files_);
-	File *first = ordered.has_value() ? *ordered : nullptr;
-	while (first) {
-		File *later = first->later;
-		first->finish();
-		drop(*first);
-		first = later;
-	}
-	while (File *file = files_.back()) {
-		file->finish();
-		drop(*file);
-	}
+	for_each_leaving([](File &file) { file.finish(); });
 	return {};
 }
 

@@ -46,7 +46,7 @@ class Session : public ferry::Linked<Session> {
 
 	const char *name() const
 	{
-		return record_.name;
+		return record_.session_name;
 	}
 	bool incoming() const
 	{
@@ -63,7 +63,7 @@ class Session : public ferry::Linked<Session> {
 	void count(SessionTotals &totals);
 	// The record and all files. Needs the freeze only for the tokens of needs.
 	ferry::Result<void> save(ferry_writer &writer);
-	// In the reverse order of preserving. Nothing is left.
+	// Undoes preserve() for all files. Nothing is left.
 	void unpreserve();
 
 	// ---- incoming ----
@@ -72,16 +72,21 @@ class Session : public ferry::Linked<Session> {
 	ferry::Result<void> claim();
 	// Undoes claim(), so that somebody else can.
 	void disclaim();
-	// Errno::NoEnt: no such token; and File::retrieve()'s.
+	// A file, after everything that it needs. Errno::NoEnt: no such token, or a
+	// handler is not there; order_needs()'s; and File::retrieve()'s.
 	ferry::Result<FileRef> retrieve(unsigned long long token);
-	// The same, for a handler whose file needs another: the mutex is held.
-	ferry::Result<FileRef> retrieve_locked(unsigned long long token);
+	// For a handler whose file needs this one: the mutex is held.
+	ferry::Result<FileRef> retrieved(unsigned long long token);
 	// Lets go of all files, or, where one cannot be, of none.
 	ferry::Result<void> finish();
 
     private:
 	ferry::Result<void> load_files(ferry_node node);
+	ferry::Result<void> freeze_once();
 	void unfreeze_locked();
+	unsigned int count_needs();
+	void forget_late_needs();
+	template <class F> void for_each_leaving(F leave);
 	File *find(unsigned long long token);
 	void drop(File &file);
 

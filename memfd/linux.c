@@ -282,7 +282,7 @@ int linux_shmem_insert(struct file *file, const struct ferry_run *run)
 	}
 
 	for (i = 0; i < run->count; i++) {
-		unsigned int at = run->flags & FERRY_MEMFD_DESCENDING ? run->count - 1 - i : i;
+		unsigned int at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
 		struct folio *folio = pfn_folio(run->pfn + ((unsigned long)at << run->order));
 
 		if (err)

@@ -171,7 +171,7 @@ int (linux_shmem_create)(const struct linux_shmem_attrs *attrs, struct file **fi
 /**
  * linux_shmem_insert - give a run of folios to a file
  * @run: of ferry_runs_next(): each folio with one reference, which is taken in
- *       any case. Its order is at most linux_shmem_max_order(), and its index
+ *       any case, and FERRY_MEMFD_* flags. Its order is at most linux_shmem_max_order(), and its index
  *       a multiple of the folio's size
  *
  * The pages are charged to the memory cgroup of the caller, and accounted to

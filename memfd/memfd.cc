@@ -38,34 +38,6 @@ linux_shmem_attrs attrs_of(struct file *file)
 	return attrs;
 }
 
-// Whether kho.ko would take this for a continuation.
-bool continues(const ferry_run &run, const ferry_run &next)
-{
-	return next.order == run.order && next.flags == run.flags &&
-	       next.pfn == run.pfn + pages_of(run) && next.index == run.index + pages_of(run);
-}
-
-// Makes the next folio of the file part of a run, if it lies behind it in
-// memory, or before it.
-bool extend(ferry_run &run, const ferry_run &folio)
-{
-	const bool descending = run.flags & FERRY_MEMFD_DESCENDING;
-	if (folio.order != run.order || folio.index != run.index + pages_of(run) ||
-	    folio.flags != (run.flags & ~FERRY_MEMFD_DESCENDING))
-		return false;
-	if (folio.pfn == run.pfn + pages_of(run) && !descending) {
-		++run.count;
-		return true;
-	}
-	if (folio.pfn + pages_of(folio) == run.pfn && (descending || run.count == 1)) {
-		run.pfn = folio.pfn;
-		run.flags |= FERRY_MEMFD_DESCENDING;
-		++run.count;
-		return true;
-	}
-	return false;
-}
-
 } // namespace
 
 // ---- preserve ----
@@ -153,32 +125,14 @@ Result<void> Memfd::record(const Extent &piece)
 	return {};
 }
 
-// The folios of a batch from `at` on that make a run.
-ferry_run Memfd::next_run(unsigned int nr, unsigned int &at) const
-{
-	const ferry_run first = batch_->run[at++];
-	const unsigned int second = at;
-	ferry_run run = first;
-	while (at < nr && extend(run, batch_->run[at]))
-		++at;
-	// Two descending runs one behind the other would look like one long one
-	// to kho.ko. The first folio by itself keeps them apart.
-	if (run.flags & FERRY_MEMFD_DESCENDING && continues(last_, run)) {
-		at = second;
-		return first;
-	}
-	return run;
-}
-
-// Records pinned folios; unpins those that it could not record.
+// Records pinned folios; unpins those that it could not record. kho.ko makes
+// runs of them.
 Result<void> Memfd::record_batch(unsigned int nr)
 {
-	for (unsigned int i = 0; i < nr;) {
-		const ferry_run run = next_run(nr, i);
-		auto result = append(run);
+	for (unsigned int i = 0; i < nr; ++i) {
+		auto result = append(batch_->run[i]);
 		if (result.has_value())
 			continue;
-		linux_shmem_unpin(&run);
 		for (; i < nr; ++i)
 			linux_shmem_unpin(&batch_->run[i]);
 		return result;
@@ -198,7 +152,6 @@ Result<void> Memfd::append(const ferry_run &run)
 		log_err("page %llu of a memfd cannot be preserved (%d)", run.index, err);
 		return fail(Errno(-err));
 	}
-	last_ = run;
 	next_ = run.index + pages_of(run);
 	covered_.add({run.index, next_});
 	return {};
@@ -272,7 +225,7 @@ const char *fault_of(const ferry_run &run, unsigned long long size)
 		return "has folios of an order that a memfd cannot have";
 	if (run.index & (folio - 1))
 		return "is not aligned in the file";
-	if (run.flags & ~(FERRY_MEMFD_UNWRITTEN | FERRY_MEMFD_DESCENDING))
+	if (run.flags & ~(FERRY_MEMFD_UNWRITTEN | FERRY_RUN_DESCENDING))
 		return "has unknown flags";
 	// The last folio has to begin in the file, and may end behind it.
 	const unsigned long long end = run.index + pages_of(run);
@@ -291,9 +244,8 @@ Result<void> insert(struct file *file, const ferry_run &run, unsigned long long 
 	}
 	auto result = check_status(linux_shmem_insert(file, &run));
 	if (!result.has_value()) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu was not taken "
-			"(%d)",
-			size, run.count, run.index, ferry::to_errno(result));
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu: error %d", size,
+			run.count, run.index, ferry::to_errno(result));
 	}
 	return result;
 }
@@ -306,10 +258,12 @@ Result<void> fill(struct file *file, ferry_runs_in *pages, unsigned long long si
 	return {};
 }
 
-Result<struct file *> retrieve(ferry_node state)
+// `taken`: the pages are no longer those of the last kernel.
+Result<struct file *> retrieve(ferry_node state, bool &taken)
 {
 	// The pages first: whatever fails later, closing them frees them.
 	ferry_runs_in *pages = TRY(open_pages(state));
+	taken = true;
 	ferry::Undo close{[pages] { ferry_runs_close(pages); }};
 
 	ferry_memfd record;
@@ -331,6 +285,10 @@ Result<struct file *> retrieve(ferry_node state)
 // ---- the handler ----
 
 constinit ferry_owner *owner;
+
+// What `priv` of an incoming file points to once retrieve() took its pages,
+// whether it made a file of them or had to free them.
+constinit char pages_taken;
 
 Memfd *preserved(const ferry_luo_args *args)
 {
@@ -367,15 +325,17 @@ int save(ferry_luo_args *args, ferry_writer *writer)
 
 int retrieve(ferry_luo_args *args)
 {
-	auto file = retrieve(args->state);
+	bool taken = false;
+	auto file = retrieve(args->state, taken);
 	if (file.has_value())
 		args->file = *file;
+	args->priv = taken ? &pages_taken : nullptr;
 	return ferry::to_errno(file);
 }
 
 void finish(ferry_luo_args *args)
 {
-	if (args->status != FERRY_NOT_RETRIEVED)
+	if (args->priv == &pages_taken)
 		return;
 	auto pages = open_pages(args->state);
 	if (pages.has_value())

@@ -57,7 +57,6 @@ class Memfd {
 	ferry::Result<void> catch_up();
 	ferry::Result<void> record(const Extent &piece);
 	ferry::Result<void> record_batch(unsigned int nr);
-	ferry_run next_run(unsigned int nr, unsigned int &at) const;
 	ferry::Result<void> append(const ferry_run &run);
 	unsigned long long recorded() const;
 
@@ -65,8 +64,6 @@ class Memfd {
 	ferry_runs *runs_ = nullptr;
 	// What the runs cover: to tell a new page from one that is recorded.
 	Extents covered_;
-	// The last run that was recorded.
-	ferry_run last_{};
 	// End of what was recorded last in this pass.
 	unsigned long long next_ = 0;
 	ferry::Owned<linux_shmem_batch> batch_;

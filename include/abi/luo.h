@@ -38,9 +38,12 @@
 	F(T, U32, tsc_khz, 1, 0, ~0u, 0)
 FERRY_RECORD(ferry_update, "update", 1, 1, FERRY_UPDATE_FIELDS);
 
-/* name: as in LIVEUPDATE_IOCTL_CREATE_SESSION */
+/*
+ * session_name: as in LIVEUPDATE_IOCTL_CREATE_SESSION. A property "name" would
+ * mean the name of the node to dtc.
+ */
 #define FERRY_SESSION_FIELDS(F, T)			\
-	F(T, STR, name, 1, 1, 63, 64)
+	F(T, STR, session_name, 1, 1, 63, 64)
 FERRY_RECORD(ferry_session, "session", 1, 1, FERRY_SESSION_FIELDS);
 
 /*

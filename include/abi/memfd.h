@@ -21,13 +21,6 @@
 #define FERRY_MEMFD_UNWRITTEN	1
 
 /*
- * The first folio in memory is the last one in the file. A file whose pages
- * were free before often gets them in this order: what is freed last is
- * allocated first.
- */
-#define FERRY_MEMFD_DESCENDING	2
-
-/*
  * size:  of the file, in bytes
  * pos:   of the file description, in bytes
  * seals: F_SEAL_*

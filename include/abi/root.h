@@ -23,6 +23,7 @@
  * @runs:    of the blob
  * @pages:   of the blob
  * @bytes:   of the tree
+ * @tree:    CRC-32C (seed ~0, not inverted) of the tree
  */
 struct ferry_root {
 	unsigned long long magic;
@@ -33,6 +34,8 @@ struct ferry_root {
 	unsigned long long runs;
 	unsigned long long pages;
 	unsigned long long bytes;
+	unsigned int tree;
+	unsigned int reserved;
 };
 
 #endif

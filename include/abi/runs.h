@@ -22,7 +22,7 @@
  * @index: place of the first page in the file, in pages
  * @count: folios
  * @order: of each folio
- * @flags: of the owner's; 10 bits
+ * @flags: 9 bits of the owner's, and FERRY_RUN_DESCENDING
  */
 struct ferry_run {
 	unsigned long long pfn;
@@ -31,6 +31,13 @@ struct ferry_run {
 	unsigned short order;
 	unsigned short flags;
 };
+
+/*
+ * The first folio in memory is the last one in the file, and so on; kho.ko says
+ * so of itself. Memory that was free before is often handed out in this order:
+ * what was freed last comes first.
+ */
+#define FERRY_RUN_DESCENDING	(1 << 9)
 
 /*
  * On the way a run is two words:

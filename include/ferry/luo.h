@@ -32,7 +32,7 @@ enum ferry_retrieve_status {
  * @self:    names the file to ferry_luo_depend() and ferry_luo_dependency()
  * @file:    the file; NULL while it was not retrieved
  * @priv:    the handler's own: set by preserve() for the operations before the
- *           kexec, by retrieve() for those after it
+ *           kexec, by retrieve(), also when it fails, for those after it
  * @state:   incoming: the node that save() wrote; else none
  * @status:  incoming: enum ferry_retrieve_status
  */
@@ -89,8 +89,9 @@ struct ferry_luo_ops {
  * struct ferry_luo_handler - a kind of file
  * @compatible: what files of this kind are called in the tree, with version
  *              ("memfd-v1"); shorter than FERRY_LUO_COMPATIBLE_SIZE
- * @module:     that is held while a file of this kind is preserved or waits
- *              to be finished
+ * @module:     that is held while a file of this kind is preserved, and from its
+ *              retrieval until it is finished; a file that waits for its
+ *              retrieval also waits for a handler to be loaded
  * @ops:        operations
  */
 struct ferry_luo_handler {
@@ -112,26 +113,30 @@ void (ferry_luo_unregister)(const struct ferry_luo_handler *handler);
 
 /**
  * ferry_luo_depend - say that a file needs another one
- * @self: from preserve()
+ * @self: from preserve() or freeze()
  * @on:   the other one; it may be preserved later, in the same session, but
  *        has to be by the time of the freeze
  *
- * A file is frozen, saved and finished before those it depends on, and
- * unfrozen and released after them: a device is quiet before the memory that
- * it writes is let go.
+ * A file is frozen before those that it needs, and unfrozen after them; it is
+ * unpreserved or finished before them: a device is quiet before the memory that
+ * it writes is let go. Where freeze() names a file that was not known to be
+ * needed, everything is unfrozen, and frozen again in the right order. What
+ * freeze() names is forgotten when the kexec is called off.
  *
  * Return: 0, -ENOMEM, -E2BIG (too many).
  */
 int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
 
 /**
- * ferry_luo_dependency - get, and if need be retrieve, what a file needs
+ * ferry_luo_dependency - get what a file needs
  * @self: from retrieve()
  * @nr:   which, in the order of the calls of ferry_luo_depend()
  * @file: the other file, with a reference for the caller
  *
- * Return: 0, -ENOENT (there is no such dependency), or the error with which
- * the other file cannot be retrieved.
+ * The files that are needed were all retrieved before; where one cannot be,
+ * retrieve() is not called.
+ *
+ * Return: 0, or -ERANGE (there are not so many).
  */
 int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct file **file);
 

@@ -2,16 +2,18 @@
 /*
  * Test cases that report in KTAP.
  *
- *	static const ktap::Case name{"group", "name", [] {
+ *	TEST("group", "what is tested")
+ *	{
  *		CHECK(one == other);
- *		REQUIRE(fd >= 0);	// and do not go on without it
+ *		REQUIRE(fd >= 0); // and do not go on without it
  *		ktap::skip("why this case cannot run here");
- *	}};
+ *	}
  *	int main() { return ktap::run("group"); }
  */
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -25,8 +27,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-namespace ktap
-{
+namespace ktap {
 
 // One line in one write, all of it on its way before anything else happens:
 // the kernel prints to the same console.
@@ -44,7 +45,7 @@ __attribute__((format(printf, 1, 2))) inline void print(const char *format, ...)
 	::tcdrain(STDOUT_FILENO);
 }
 
-struct Stop {};	// ends a case
+struct Stop {}; // ends a case
 
 struct Status {
 	bool failed = false;
@@ -94,12 +95,16 @@ inline Case::Case(std::string group_, std::string name_, std::function<void()> b
 inline Status run_case(int number, const std::string &name, const std::function<void()> &body)
 {
 	current = {};
+	auto start = std::chrono::steady_clock::now();
 	try {
 		body();
 	} catch (Stop) {
 	} catch (const std::exception &error) {
 		fail("exception", 0, error.what());
 	}
+	std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+	if (took.count() > 1)
+		print("# took %.1f s", took.count());
 	if (current.failed)
 		print("not ok %d %s", number, name.c_str());
 	else if (!current.skipped.empty())
@@ -131,8 +136,16 @@ inline int run(std::string_view group, std::string_view filter = {})
 
 } // namespace ktap
 
-#define CHECK(condition)                                                                           \
-	((condition) ? true : (ktap::fail(__FILE__, __LINE__, #condition), false))
+#define KTAP_JOIN2(name, line) name##_##line
+#define KTAP_JOIN(name, line) KTAP_JOIN2(name, line)
+#define KTAP_UNIQUE(name) KTAP_JOIN(name, __LINE__)
+
+#define TEST(group, name)                                                                          \
+	static void KTAP_UNIQUE(test)();                                                           \
+	static const ktap::Case KTAP_UNIQUE(test_case)(group, name, KTAP_UNIQUE(test));            \
+	static void KTAP_UNIQUE(test)()
+
+#define CHECK(condition) ((condition) ? true : (ktap::fail(__FILE__, __LINE__, #condition), false))
 
 #define REQUIRE(condition)                                                                         \
 	do {                                                                                       \
@@ -164,7 +177,7 @@ inline int run(std::string_view group, std::string_view filter = {})
 	}()
 
 // A system call that has to fail with this errno.
-#define CHECK_ERRNO(expression, want_)                                                            \
+#define CHECK_ERRNO(expression, want_)                                                             \
 	[&] {                                                                                      \
 		errno = 0;                                                                         \
 		auto r_ = (expression);                                                            \
@@ -183,8 +196,7 @@ inline int run(std::string_view group, std::string_view filter = {})
 	[&] {                                                                                      \
 		auto r_ = (expression);                                                            \
 		if (!r_) {                                                                         \
-			ktap::fail(__FILE__, __LINE__,                                             \
-				   #expression ": " + ktap::text(r_.error()));                     \
+			ktap::fail(__FILE__, __LINE__, #expression ": " + ktap::text(r_.error())); \
 			throw ktap::Stop();                                                        \
 		}                                                                                  \
 		return std::move(*r_);                                                             \
@@ -194,12 +206,11 @@ inline int run(std::string_view group, std::string_view filter = {})
 	[&] {                                                                                      \
 		auto r_ = (expression);                                                            \
 		if (!r_)                                                                           \
-			ktap::fail(__FILE__, __LINE__,                                             \
-				   #expression ": " + ktap::text(r_.error()));                     \
+			ktap::fail(__FILE__, __LINE__, #expression ": " + ktap::text(r_.error())); \
 		return bool(r_);                                                                   \
 	}()
 
-#define FAILS(expression, want_)                                                                  \
+#define FAILS(expression, want_)                                                                   \
 	[&] {                                                                                      \
 		auto r_ = (expression);                                                            \
 		if (!r_ && r_.error().value() == (want_))                                          \

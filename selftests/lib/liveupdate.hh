@@ -36,8 +36,7 @@
 
 #include <linux/liveupdate.h>
 
-namespace liveupdate
-{
+namespace liveupdate {
 
 template <typename T> using Result = std::expected<T, std::error_code>;
 
