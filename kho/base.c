@@ -3,6 +3,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/crc32.h>
+#include <linux/ctype.h>
 #include <linux/export.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
@@ -113,29 +114,39 @@ unsigned int ferry_tsc_khz(void)
 }
 EXPORT_SYMBOL_NS_GPL(ferry_tsc_khz, "FERRY");
 
+/* Names come from users and from the last kernel: they must not forge lines. */
+static void make_printable(char *text)
+{
+	for (; *text; text++) {
+		if (!isascii(*text) || !isprint(*text))
+			*text = '?';
+	}
+}
+
 void ferry_log(enum ferry_level level, const char *module, const char *format, ...)
 {
-	struct va_format line;
+	char line[320];
 	va_list args;
 
 	va_start(args, format);
-	line.fmt = format;
-	line.va = &args;
+	vscnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	make_printable(line);
+
 	switch (level) {
 	case FERRY_ERR:
-		printk(KERN_ERR "%s: %pV\n", module, &line);
+		printk(KERN_ERR "%s: %s\n", module, line);
 		break;
 	case FERRY_WARN:
-		printk(KERN_WARNING "%s: %pV\n", module, &line);
+		printk(KERN_WARNING "%s: %s\n", module, line);
 		break;
 	case FERRY_INFO:
-		printk(KERN_INFO "%s: %pV\n", module, &line);
+		printk(KERN_INFO "%s: %s\n", module, line);
 		break;
 	case FERRY_DEBUG:
-		pr_debug("%s: %pV\n", module, &line);
+		pr_debug("%s: %s\n", module, line);
 		break;
 	}
-	va_end(args);
 }
 EXPORT_SYMBOL_NS_GPL(ferry_log, "FERRY");
 

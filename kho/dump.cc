@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "kho/dump.hh"
 
+#include <algorithm>
 #include <string_view>
 
 namespace kho {
@@ -27,15 +28,24 @@ const ferry_field *find_field(std::span<const Formats> known, const char *record
 	return nullptr;
 }
 
+bool printable(char c)
+{
+	return c >= ' ' && c <= '~' && c != '"';
+}
+
 bool printable(const char *text, std::size_t size)
 {
 	if (!size || text[size - 1])
 		return false;
-	for (std::size_t i = 0; i + 1 < size; ++i) {
-		if (text[i] < ' ' || text[i] > '~' || text[i] == '"')
-			return false;
-	}
-	return true;
+	return std::all_of(text, text + size - 1, [](char c) { return printable(c); });
+}
+
+// A name of the tree's, which anything may be in.
+void print_name(seq_file *to, int indent, const char *name)
+{
+	ferry_seq_printf(to, "%*s", indent, "");
+	for (; *name; ++name)
+		ferry_seq_printf(to, "%c", printable(*name) ? *name : '?');
 }
 
 void print_value(seq_file *to, const ferry_field *field, const void *value, std::size_t size)
@@ -65,7 +75,8 @@ void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, 
 	Compatible is;
 	bool typed = compatible_of(tree, node, is);
 
-	ferry_seq_printf(to, "%*s%s {\n", indent, "", depth ? tree.name(node) : "/");
+	print_name(to, indent, depth ? tree.name(node) : "/");
+	ferry_seq_printf(to, " {\n");
 	for (int at = fdt_first_property_offset(tree.data(), node); at >= 0;
 	     at = fdt_next_property_offset(tree.data(), at)) {
 		const char *name = nullptr;
@@ -73,7 +84,8 @@ void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, 
 		const void *value = fdt_getprop_by_offset(tree.data(), at, &name, &size);
 		if (!value || !name)
 			break;
-		ferry_seq_printf(to, "%*s%s = ", indent + 2, "", name);
+		print_name(to, indent + 2, name);
+		ferry_seq_printf(to, " = ");
 		print_value(to, typed ? find_field(known, is.name, name) : nullptr, value,
 			    static_cast<std::size_t>(size));
 		ferry_seq_printf(to, "\n");

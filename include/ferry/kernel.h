@@ -93,7 +93,10 @@ enum ferry_level {
 	FERRY_DEBUG = 7,
 };
 
-/* One line to the kernel's log; the newline is added. */
+/*
+ * One line to the kernel's log, of 300 bytes at the most; the newline is added,
+ * and what is not printable ASCII becomes a question mark.
+ */
 void (ferry_log)(enum ferry_level level, const char *module, const char *format, ...)
 	FERRY_PRINTF(3, 4);
 int (ferry_format)(char *buffer, ferry_size size, const char *format, ...) FERRY_PRINTF(3, 4);
