@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+// Did the kernel complain while the tests of this stage ran? And did it lose memory?
+
+#include <sys/klog.h>
+
+#include "selftests/kexec/common.hh"
+
+namespace {
+
+const char *const complaints[] = {
+	"WARNING: ",
+	"BUG: ",
+	"Oops: ",
+	"UBSAN: ",
+	"KASAN: ",
+	"INFO: task ",
+	"general protection fault",
+	"possible circular locking",
+	"INFO: possible recursive",
+	"suspicious RCU usage",
+	"Bad page state",
+	"Bad page map",
+	"nobody cared",
+};
+
+std::string kernel_log()
+{
+	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0'); // SIZE_BUFFER
+	log.resize(SYS(::klogctl(3, log.data(), log.size()))); // READ_ALL
+	return log;
+}
+
+TEST("kernel", "kernel/no complaint in the log")
+{
+	auto all = kernel_log();
+	for (size_t at = 0, end; at < all.size(); at = end + 1) {
+		end = std::min(all.find('\n', at), all.size());
+		auto line = all.substr(at, end - at);
+		for (auto complaint : complaints)
+			if (line.find(complaint) != line.npos) {
+				ktap::fail("log", 0, line);
+				break;
+			}
+	}
+}
+
+TEST("kernel", "kernel/taint")
+{
+	// Out-of-tree (4096) and unsigned (8192) modules are what we are; nothing else.
+	CHECK_EQ(std::atol(read_file("/proc/sys/kernel/tainted").c_str()) & ~(4096 | 8192), 0);
+}
+
+TEST("kernel", "kernel/kmemleak")
+{
+	const char *file = "/sys/kernel/debug/kmemleak";
+	if (::access(file, W_OK))
+		ktap::skip("this kernel has no kmemleak");
+	// What was allocated in the last five seconds does not count as lost yet,
+	// and what is lost has to look the same in two scans.
+	::sleep(5);
+	if (!write_file(file, "scan"))
+		ktap::skip("kmemleak is off");
+	write_file(file, "scan");
+	auto all = read_file(file);
+	for (size_t at = 0, end, lines = 0; at < all.size() && lines < 60; at = end + 1, lines++) {
+		end = std::min(all.find('\n', at), all.size());
+		ktap::print("# %s", all.substr(at, end - at).c_str());
+	}
+	CHECK(all.empty());
+}
+
+} // namespace
+
+int kernel_cases()
+{
+	return ktap::run("kernel");
+}
