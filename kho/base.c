@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* include/ferry/kernel.h in the kernel, for the whole suite. */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+/* The name before a line is that of the module that says it. */
+#define pr_fmt(fmt) fmt
 
 #include <linux/crc32.h>
 #include <linux/ctype.h>
@@ -135,13 +136,13 @@ void ferry_log(enum ferry_level level, const char *module, const char *format, .
 
 	switch (level) {
 	case FERRY_ERR:
-		printk(KERN_ERR "%s: %s\n", module, line);
+		pr_err("%s: %s\n", module, line);
 		break;
 	case FERRY_WARN:
-		printk(KERN_WARNING "%s: %s\n", module, line);
+		pr_warn("%s: %s\n", module, line);
 		break;
 	case FERRY_INFO:
-		printk(KERN_INFO "%s: %s\n", module, line);
+		pr_info("%s: %s\n", module, line);
 		break;
 	case FERRY_DEBUG:
 		pr_debug("%s: %s\n", module, line);

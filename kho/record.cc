@@ -94,7 +94,7 @@ const char *read_field(const ferry_field &field, const void *value, std::size_t 
 		memcpy(at, value, size);
 		break;
 	default:
-		if (size < field.min || size > field.room)
+		if (size < field.min || size > field.max)
 			return "has a wrong number of bytes";
 		memcpy(at, value, size);
 		return nullptr;

@@ -357,8 +357,16 @@ Result<ferry::Owned<ferry_runs_in>> ferry_runs_in::create(const ferry_bulk &ref,
 	// From here on the blocks are ours. A run that names one of them finds it
 	// preserved no more, and is refused.
 	for (unsigned long long phys = ref.first; phys; phys = block_at(phys)->next) {
-		if (linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
-			log_err("%s: its block of runs at %#llx was not restored", what, phys);
+		if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
+			continue;
+		log_err("%s: its block of runs at %#llx was not restored", what, phys);
+		for (unsigned long long mine = ref.first; mine != phys;) {
+			unsigned long long next = block_at(mine)->next;
+			linux_release(mine / LINUX_PAGE_SIZE, 1, 0);
+			mine = next;
+		}
+		in->forget_blocks();
+		return fail(Errno::BadMsg);
 	}
 	if (ref.blocks)
 		in->block_ = block_at(ref.first);

@@ -60,7 +60,8 @@ struct ferry_runs {
 	unsigned long long closed_pages_ = 0;
 };
 
-// Incoming. Everything was checked by create().
+// Incoming. create() checks everything; next() checks again whether somebody else
+// took a page meanwhile.
 struct ferry_runs_in {
 	// Whether create() would find everything in order; changes nothing.
 	static ferry::Result<void> check(const ferry_bulk &ref, const char *what);
@@ -79,7 +80,13 @@ struct ferry_runs_in {
 	ferry::Result<std::optional<ferry_run>> next();
 
     private:
-	const ferry_bulk ref_;
+	// Of blocks that were not all restored.
+	void forget_blocks()
+	{
+		ref_.blocks = 0;
+	}
+
+	ferry_bulk ref_;
 	const ferry_runs_block *block_ = nullptr; // null at the end
 	unsigned int entry_ = 0;
 };

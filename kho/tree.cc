@@ -190,7 +190,7 @@ const char *Tree::path(int node, char *buffer, std::size_t size) const
 	}
 	// Nodes lie in the tree in the order of their offsets, children between
 	// their parent and its next sibling.
-	int length = 0;
+	int length = ferry_format(buffer, size, "%s", "");
 	for (int at = root(); at != node;) {
 		int inside = -1;
 		for (int child = first(at); child >= 0 && child <= node; child = next(child))

@@ -198,6 +198,9 @@ Result<void> ferry_luo_file::retrieve()
 	ferry_luo_args with = args();
 	auto made = ferry::check_status(handler_->retrieve(&with));
 	priv_ = with.priv;
+	// Nothing was taken yet: memory may be there the next time.
+	if (!made.has_value() && made.error() == Errno::NoMem && !with.priv)
+		return made;
 	if (made.has_value() && !with.file)
 		made = fail(Errno::Inval);
 	if (!made.has_value()) {

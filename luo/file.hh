@@ -107,7 +107,11 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	// Makes the file anew, unless it is there; after find_handler(), and after
 	// everything that it needs. An error of the handler's stays.
 	ferry::Result<void> retrieve();
-	// A reference to the retrieved file.
+	bool is_retrieved() const
+	{
+		return status_ == FERRY_RETRIEVED;
+	}
+	// A reference to the file, which is_retrieved().
 	luo::FileRef retrieved() const
 	{
 		return luo::FileRef::share(file_.get());

@@ -79,7 +79,6 @@ static const struct file_operations session_fops = {
 	.unlocked_ioctl = session_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.release = session_release,
-	.llseek = noop_llseek,
 };
 
 int linux_session_file(struct luo_session *session, const char *name, struct file **file)
@@ -137,7 +136,6 @@ static const struct file_operations device_fops = {
 	.release = device_release,
 	.unlocked_ioctl = device_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.llseek = noop_llseek,
 };
 
 static struct miscdevice device = {

@@ -5,6 +5,7 @@
 #include <uapi/linux/liveupdate.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "luo/linux.h"
 #include "luo/orchestrator.hh"
@@ -53,7 +54,7 @@ template <class Arg> class Call {
 template <class Arg, class Make> Result<void> respond_with_fd(Call<Arg> &call, Make make)
 {
 	int fd = TRY(ferry::check(linux_fd_reserve()));
-	call.arg.fd = fd;
+	int before = std::exchange(call.arg.fd, fd);
 	auto made = call.respond();
 	if (made.has_value()) {
 		Result<FileRef> file = make();
@@ -62,6 +63,9 @@ template <class Arg, class Make> Result<void> respond_with_fd(Call<Arg> &call, M
 			return {};
 		}
 		made = fail(file.error());
+		// An error leaves the caller's structure as it was.
+		call.arg.fd = before;
+		(void)call.respond();
 	}
 	linux_fd_abandon(fd);
 	return made;

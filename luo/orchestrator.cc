@@ -15,6 +15,9 @@ namespace {
 
 constexpr char tree_node[] = "luo";
 
+// Of an update, as its record bounds it; then it starts again.
+constexpr unsigned long long max_number = 1ull << 48;
+
 const ferry_record *const records[] = {
 	&ferry_update_record,
 	&ferry_session_record,
@@ -246,6 +249,10 @@ Result<void> Orchestrator::freeze_all(bool kho)
 {
 	auto sessions = sessions_.lock();
 	auto &outgoing = sessions->outgoing;
+	for (Session &session : sessions->incoming)
+		log_warn(
+			"session '%s' of the last kernel was not finished: it does not cross again",
+			session.name());
 	if (!kho && !outgoing.empty()) {
 		log_err("the kernel was loaded so that it gets nothing handed over: load it with "
 			"kexec_file_load(2), as kexec -s does");
@@ -301,7 +308,7 @@ Result<void> Orchestrator::write_all(ferry_writer &writer, unsigned long long fr
 	ferry_usage usage;
 	ferry_kho_usage(&usage);
 	ferry_update update{
-		.number = last_.number + 1,
+		.number = last_.number % max_number + 1,
 		.sessions = nr,
 		.files = totals.files,
 		.pages = usage.pages,

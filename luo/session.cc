@@ -11,7 +11,7 @@ using ferry::Result;
 namespace luo {
 namespace {
 
-// Each time at least one more file is known to be needed by another.
+// How often freezes may name needs that were not known; each time costs one.
 constexpr unsigned int max_freezes = 4;
 
 } // namespace
@@ -245,7 +245,7 @@ Result<FileRef> Session::retrieve(unsigned long long token)
 Result<FileRef> Session::retrieved(unsigned long long token)
 {
 	File *file = find(token);
-	if (!file)
+	if (!file || !file->is_retrieved())
 		return fail(Errno::NoEnt);
 	return file->retrieved();
 }

@@ -124,7 +124,7 @@ struct linux_shmem_batch {
  * linux_shmem_pin - pin folios, in memory and in place
  * @first: must be below the size of the file
  * @end:   what lies beyond the size is left out
- * @batch: the folios, in the order of the file; a run of 0 pages never
+ * @batch: the folios, in the order of the file
  *
  * memfd_pin_folios(): swaps in, and moves folios out of memory that must not
  * be pinned for long (CMA, in which KHO's scratch area lies, and movable

@@ -86,7 +86,8 @@ template <class F> Result<void> Memfd::for_each_new(F &&visit)
 	for (unsigned long long from = 0; from < end;) {
 		unsigned int nr = linux_shmem_extents(file_, from, end, extents, extents_at_once);
 		for (unsigned int i = 0; i < nr; ++i) {
-			Extent range{extents[i].first, extents[i].end};
+			// An entry may reach over the end of the file.
+			Extent range{extents[i].first, std::min(extents[i].end, end)};
 			for (Extent piece = remainder.next(range); piece.first < piece.end;
 			     piece = remainder.next(range))
 				TRY(visit(piece));
@@ -185,8 +186,9 @@ void Memfd::unfreeze()
 
 // ---- save ----
 
-// All but the pages is looked at only now, when it cannot change any more: a
-// seal may have been added, or the position moved, since preserve().
+// All but the pages is looked at only now: a seal may have been added, or the
+// position moved, since preserve(). What changes between this and the jump, in
+// the same reboot(2), is not carried.
 Result<void> Memfd::save(ferry_writer *writer)
 {
 	const linux_shmem_attrs attrs = attrs_of(file_);

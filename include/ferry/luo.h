@@ -58,14 +58,19 @@ struct ferry_luo_args {
  *                On error nothing is left of it.
  * @unpreserve:   Undo preserve().
  * @freeze:       (*) In reboot(2): stop changes for good, and catch up with
- *                those since preserve(). An error calls the kexec off.
+ *                those since preserve(). An error calls the kexec off. From
+ *                here to the end of save(), and in unfreeze(), nobody may take
+ *                a mmap lock or an inode lock, or touch memory of user space:
+ *                tasks that wait for a frozen memfd hold them.
  * @unfreeze:     (*) Undo freeze().
  * @save:         Write the state into the current node. Called after freeze()
  *                for the next kernel, and any time after preserve() for a dump;
  *                then changes may go on.
  * @retrieve:     Make the file anew from @state, and set @file, with one
- *                reference that goes to the caller. Called once; on error it
- *                has released all that it could not give back.
+ *                reference that goes to the caller. An error is final, and
+ *                finish() is called in the end; only after -ENOMEM with @priv
+ *                not set, which means that nothing of @state was touched, it
+ *                is called again when the file is asked for again.
  * @can_finish:   (*) 0, or why finish() has to wait (-EBUSY).
  * @finish:       Let go of what is left: with status FERRY_NOT_RETRIEVED,
  *                everything that the file had.
@@ -123,6 +128,8 @@ void (ferry_luo_unregister)(const struct ferry_luo_handler *handler);
  * needed, everything is unfrozen, and frozen again in the right order. What
  * freeze() names is forgotten when the kexec is called off.
  *
+ * A file counts once, at the first call that names it.
+ *
  * Return: 0, -ENOMEM, -E2BIG (too many).
  */
 int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
@@ -130,7 +137,7 @@ int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
 /**
  * ferry_luo_dependency - get what a file needs
  * @self: from retrieve()
- * @nr:   which, in the order of the calls of ferry_luo_depend()
+ * @nr:   which, in the order of the first calls of ferry_luo_depend()
  * @file: the other file, with a reference for the caller
  *
  * The files that are needed were all retrieved before; where one cannot be,
