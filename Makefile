@@ -24,8 +24,6 @@ kbuild = $(MAKE) -C "$$kdir" M="$(CURDIR)" MO="$(BUILD)/$(FLAVOUR)" $(if $(FERRY
 
 # --- build -----------------------------------------------------------------------------------------
 
-all: modules tools ## everything: the modules and the tools
-
 modules: ## the modules, for KDIR=, or for the cached kernel of FLAVOUR=base|debug
 	@$(kdir) && mkdir -p "$(BUILD)/$(FLAVOUR)" && $(kbuild) modules
 
@@ -35,18 +33,13 @@ install: modules ## install the modules for KDIR= (INSTALL_MOD_PATH=)
 kernel: ## the patched kernel of FLAVOUR= in the cache; prints its build directory
 	@scripts/deps && scripts/kernel build $(FLAVOUR)
 
-tools: ## the library, the agent and the command line tool
-	@$(call part,tools/Makefile,the tools) $(MAKE) -C tools BUILD="$(BUILD)/tools"
-
 # --- try -------------------------------------------------------------------------------------------
 
-demo: FERRY_TEST = m
 demo: modules ## a live update from start to end, in QEMU
-	@$(call part,scripts/demo,the demo) scripts/demo $(ARGS)
+	@scripts/demo $(ARGS)
 
-bench: FERRY_TEST = m
 bench: modules ## where each millisecond of the blackout goes, next to mainline's
-	@$(call part,scripts/bench,the benchmark) scripts/bench $(ARGS)
+	@scripts/bench $(ARGS)
 
 vm: modules ## a shell in the test machine; or ARGS="--stage1 CMD --stage2 CMD"
 	@scripts/vm --flavour $(FLAVOUR) $(ARGS)
@@ -58,15 +51,15 @@ check: ## every test there is; the last line has the totals
 
 unit: ## the unit tests, on this machine
 	@scripts/deps
-	@$(call part,selftests/unit/Makefile,the unit tests) $(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
+	@$(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
 
 fuzz: ## the fuzzers, on this machine (FUZZ_SECONDS=10 each)
 	@scripts/deps
-	@$(call part,selftests/unit/Makefile,the fuzzers) $(MAKE) -C selftests/unit fuzz BUILD="$(BUILD)/unit"
+	@$(MAKE) -C selftests/unit fuzz BUILD="$(BUILD)/unit"
 
 kselftest: FERRY_TEST = m
 kselftest: modules ## the self-tests in QEMU, on FLAVOUR=base|debug; ARGS= go to selftests/run
-	@$(call part,selftests/run,the self-tests) selftests/run $(FLAVOUR) $(ARGS)
+	@selftests/run $(FLAVOUR) $(ARGS)
 
 style: ## is the code formatted, and are the scripts clean?
 	@scripts/deps && scripts/style
@@ -83,7 +76,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; scripts/kernel help | sed -n '/^environment/,$$p'
 
-# $(call part,FILE,WHAT): a message instead of an obscure error while a part is not there.
-part = if ! test -e $(1); then echo "make: $(2) ($(1)): not in this tree yet" >&2; exit 1; fi;
-
-.PHONY: all modules install kernel tools demo bench vm check unit fuzz kselftest style clean clean-cache help
+.PHONY: modules install kernel demo bench vm check unit fuzz kselftest style clean clean-cache help
