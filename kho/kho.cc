@@ -177,12 +177,9 @@ Result<ferry::Owned<Tree>> take_incoming()
 	if (err == -int(Errno::NoEnt))
 		return ferry::Owned<Tree>{};
 	unsigned int order = 0;
-	if (!err && !linux_is_preserved(phys, nullptr)) {
-		log_info("what the last kernel handed over was taken before");
-		return ferry::Owned<Tree>{};
-	}
 	if (err || size < sizeof(ferry_root) || !linux_is_preserved(phys, &order) || order) {
-		log_err("the root page at %#llx is not what it should be", phys);
+		log_err("the root page at %#llx was taken before, or is not where it should be",
+			phys);
 		return fail(Errno::BadMsg);
 	}
 	TreeRef ref = TRY(read_root(*static_cast<const ferry_root *>(linux_page_at(phys))));
@@ -209,8 +206,8 @@ Result<void> create_module()
 	else if (incoming.error() == Errno::NoMem)
 		return fail(Errno::NoMem);
 	else
-		log_err("nothing of what the last kernel handed over is taken; "
-			"its memory stays reserved");
+		log_err("nothing of what the last kernel handed over is taken; what is left of it "
+			"stays reserved");
 
 	made->owner = owner.get();
 	{

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "memfd.hh"
+
+#include <abi/memfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+namespace fake {
+
+std::map<unsigned long long, Loose> shmem_loose;
+unsigned long long shmem_kept;
+Index shmem_full_at = ~0ull;
+
+namespace {
+
+std::set<Shmem *> made;
+// Every folio in a page cache, by its page frame.
+std::map<unsigned long long, Folio *> frames;
+long pins;
+long frozen;
+long held;
+
+[[maybe_unused]] const bool counted = [] {
+	add_counter("pins", [] { return pins; });
+	add_counter("frozen files", [] { return frozen; });
+	add_counter("held files", [] { return held; });
+	add_counter("loose folios", [] { return long(shmem_loose.size()); });
+	add_counter("memfds", [] { return long(made.size()); });
+	return true;
+}();
+
+Index size_of(const Folio &folio)
+{
+	return 1ull << folio.order;
+}
+
+unsigned long long free_pfn(unsigned int order)
+{
+	unsigned long long pfn = shmem_pfns;
+	if (!frames.empty()) {
+		auto &[last, folio] = *frames.rbegin();
+		pfn = std::max(pfn, last + size_of(*folio));
+	}
+	unsigned long long align = 1ull << order;
+	return (pfn + align - 1) & ~(align - 1);
+}
+
+void set_flag(bool &flag, bool value, long &count, const char *what)
+{
+	if (flag == value)
+		bug("a file is %s twice", what);
+	count += int(value) - int(flag);
+	flag = value;
+}
+
+void unpin(Folio &folio)
+{
+	--pins;
+	if (--folio.pins < 0)
+		bug("a folio is unpinned more often than pinned");
+}
+
+void forget(Shmem &shmem)
+{
+	for (auto &[index, folio] : shmem.cache) {
+		if (folio.pins)
+			bug("a pinned folio is freed");
+		if (shmem_folio(folio.pfn) == &folio)
+			frames.erase(folio.pfn);
+	}
+	shmem.cache.clear();
+}
+
+} // namespace
+
+Shmem::~Shmem()
+{
+	if (frozen || held)
+		bug("a file goes that is frozen or held");
+	forget(*this);
+}
+
+Folio &Shmem::add(Index index, unsigned int order, unsigned char byte, unsigned long long pfn)
+{
+	if (index & ((1ull << order) - 1))
+		bug("a folio of order %u at page %llu", order, index);
+	if (at(index))
+		bug("page %llu is added twice", index);
+	Folio &folio = cache[index];
+	folio.order = order;
+	folio.byte = byte;
+	folio.pfn = pfn ? pfn : free_pfn(order);
+	// After a kexec a file of the last kernel may still be there.
+	frames.emplace(folio.pfn, &folio);
+	return folio;
+}
+
+void Shmem::collapse(Index index, unsigned int order)
+{
+	for (Index page = index; page < index + (1ull << order); ++page) {
+		auto small = cache.find(page);
+		if (small == cache.end())
+			continue;
+		if (small->second.pins)
+			bug("a pinned folio is collapsed");
+		frames.erase(small->second.pfn);
+		cache.erase(small);
+	}
+	add(index, order);
+}
+
+Folio *Shmem::at(Index index)
+{
+	auto next = cache.upper_bound(index);
+	if (next == cache.begin())
+		return nullptr;
+	auto &[first, folio] = *std::prev(next);
+	return index < first + size_of(folio) ? &folio : nullptr;
+}
+
+unsigned long long Shmem::pages() const
+{
+	unsigned long long pages = 0;
+	for (auto &[index, folio] : cache)
+		pages += size_of(folio);
+	return pages;
+}
+
+unsigned long long Shmem::data() const
+{
+	unsigned long long pages = 0;
+	for (auto &[index, folio] : cache)
+		pages += folio.uptodate ? size_of(folio) : 0;
+	return pages;
+}
+
+Folio *shmem_folio(unsigned long long pfn)
+{
+	auto at = frames.find(pfn);
+	return at == frames.end() ? nullptr : at->second;
+}
+
+unsigned long shmem_files()
+{
+	return made.size();
+}
+
+void shmem_drop(struct file *file)
+{
+	linux_shmem_put(file);
+}
+
+} // namespace fake
+
+using namespace fake;
+
+extern "C" {
+
+// ---- any shmem file ----
+
+bool linux_shmem_is(struct file *file)
+{
+	return Shmem::of(file).shmem && !Shmem::of(file).nlink;
+}
+
+unsigned long linux_shmem_id(struct file *file)
+{
+	return reinterpret_cast<unsigned long>(file);
+}
+
+void linux_shmem_look(struct file *file, struct linux_shmem_attrs *attrs)
+{
+	const Shmem &shmem = Shmem::of(file);
+	*attrs = {shmem.size, shmem.pos, shmem.seals, shmem.mode};
+}
+
+// ---- in the kernel that preserves ----
+
+void linux_shmem_freeze(struct file *file, bool freeze)
+{
+	Shmem &shmem = Shmem::of(file);
+	if (shmem.held)
+		bug("the inode lock is taken while new pages are held back");
+	set_flag(shmem.frozen, freeze, frozen, "frozen");
+}
+
+void linux_shmem_hold(struct file *file, bool hold)
+{
+	set_flag(Shmem::of(file).held, hold, held, "held");
+}
+
+unsigned long long linux_shmem_pages(struct file *file)
+{
+	return Shmem::of(file).pages();
+}
+
+unsigned int linux_shmem_extents(struct file *file, unsigned long long first,
+				 unsigned long long end, struct linux_extent *extent,
+				 unsigned int max)
+{
+	Shmem &shmem = Shmem::of(file);
+	unsigned int nr = 0;
+	if (!max || first >= end)
+		bug("extents of nothing");
+	for (auto &[index, folio] : shmem.cache) {
+		if (index + size_of(folio) <= first)
+			continue;
+		if (index >= end)
+			break;
+		if (nr && extent[nr - 1].end == index) {
+			extent[nr - 1].end += size_of(folio);
+			continue;
+		}
+		if (nr == max)
+			break;
+		extent[nr++] = {index, index + size_of(folio)};
+	}
+	return nr;
+}
+
+void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long long end)
+{
+	for (; first < end; ++first) {
+		++shmem_kept;
+		if (Folio *folio = Shmem::of(file).at(first))
+			folio->dirty = true;
+	}
+}
+
+int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long long end,
+		    struct linux_shmem_batch *batch)
+{
+	Shmem &shmem = Shmem::of(file);
+	if (!shmem.frozen)
+		bug("pages of a file are pinned that may shrink");
+	if (first * 4096 >= shmem.size || first >= end)
+		bug("page %llu is beyond the end of the file, or of the range", first);
+	if (inject("memfd_pin_folios"))
+		return -ENOMEM;
+	if (shmem.meanwhile)
+		shmem.meanwhile(shmem);
+
+	int nr = 0;
+	for (Index index = first; index < end && index * 4096 < shmem.size;) {
+		Folio *folio = shmem.at(index);
+		if (!folio) {
+			if (shmem.held)
+				bug("waits for ever for page %llu", index);
+			folio = &shmem.add(index, 0, 0);
+		}
+		if (folio->poisoned) {
+			while (nr--)
+				unpin(*shmem_folio(batch->run[nr].pfn));
+			return -EHWPOISON;
+		}
+		if (!shmem.held || folio->dirty || folio->swapped)
+			folio->swapped = false;
+		else
+			bug("page %llu may be dropped meanwhile", index);
+		Index start = index & ~(size_of(*folio) - 1);
+		++pins;
+		++folio->pins;
+		unsigned short flags = 0;
+		if (!folio->uptodate) {
+			folio->byte = 0;
+			flags = FERRY_MEMFD_UNWRITTEN;
+		}
+		unsigned short order = static_cast<unsigned short>(folio->order);
+		batch->run[nr++] = {folio->pfn, start, 1, order, flags};
+		index = start + size_of(*folio);
+		if (nr == LINUX_SHMEM_BATCH)
+			break;
+	}
+	return nr;
+}
+
+void linux_shmem_unpin(const struct ferry_run *run)
+{
+	for (unsigned int i = 0; i < run->count; ++i) {
+		Folio *folio = shmem_folio(run->pfn + (static_cast<Index>(i) << run->order));
+		if (!folio || folio->order != run->order)
+			bug("a folio is unpinned that is not there");
+		else
+			unpin(*folio);
+	}
+}
+
+void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsigned long long end)
+{
+	while (first < end) {
+		Folio *folio = Shmem::of(file).at(first);
+		if (!folio) {
+			bug("page %llu is not there to be unpinned", first);
+			return;
+		}
+		unpin(*folio);
+		first = (first & ~(size_of(*folio) - 1)) + size_of(*folio);
+	}
+}
+
+// ---- in the kernel that gets them ----
+
+unsigned int linux_shmem_max_order(void)
+{
+	return 9;
+}
+
+int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **file)
+{
+	if (inject("memfd_alloc_file"))
+		return -ENFILE;
+	auto shmem = new Shmem(attrs->size);
+	shmem->pos = attrs->pos;
+	shmem->seals = attrs->seals;
+	shmem->mode = attrs->mode;
+	made.insert(shmem);
+	*file = *shmem;
+	return 0;
+}
+
+int linux_shmem_insert(struct file *file, const struct ferry_run *run)
+{
+	Shmem &shmem = Shmem::of(file);
+	if (run->order > linux_shmem_max_order())
+		bug("a folio of order %u is inserted", run->order);
+	int err = inject("shmem_inode_acct_blocks") ? -ENOSPC : 0;
+	for (unsigned int i = 0; i < run->count; ++i) {
+		const Index offset = static_cast<Index>(i) << run->order;
+		const bool descending = run->flags & FERRY_RUN_DESCENDING;
+		const Index at = descending ? run->count - 1 - i : i;
+		auto loose = shmem_loose.find(run->pfn + (at << run->order));
+		if (loose == shmem_loose.end() || loose->second.order != run->order) {
+			bug("page frame %#llx is inserted that is nobody's to give", run->pfn + at);
+			continue;
+		}
+		unsigned char byte = loose->second.byte;
+		shmem_loose.erase(loose);
+		if (!err && run->index + offset == shmem_full_at)
+			err = -ENOMEM;
+		if (!err && shmem.at(run->index + offset))
+			err = -EEXIST;
+		if (err)
+			continue;
+		Folio &folio = shmem.add(run->index + offset, run->order, byte,
+					 run->pfn + (at << run->order));
+		folio.uptodate = byte || !(run->flags & FERRY_MEMFD_UNWRITTEN);
+	}
+	return err;
+}
+
+void linux_shmem_free(const struct ferry_run *run)
+{
+	for (unsigned int i = 0; i < run->count; ++i) {
+		if (!shmem_loose.erase(run->pfn + (static_cast<Index>(i) << run->order)))
+			bug("a folio is freed that is nobody's to free");
+	}
+}
+
+void linux_shmem_put(struct file *file)
+{
+	Shmem *shmem = &Shmem::of(file);
+	if (!made.erase(shmem))
+		bug("a file is put that was not made");
+	delete shmem;
+}
+
+} // extern "C"

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+// The formats as they are on the way, byte for byte: this kernel reads what is
+// in golden/, and writes the same. A change that fails here is a change of a
+// format: it needs a new version, a new set of files, and a reader of the old.
+//
+// `make golden` writes the files of the current version anew.
+#include "kho_testing.hh"
+
+#include "fake/carry.hh"
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include <abi/luo.h>
+#include <abi/memfd.h>
+
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+Bytes read_file(const std::string &path)
+{
+	std::ifstream in{path, std::ios::binary};
+	return {std::istreambuf_iterator<char>{in}, {}};
+}
+
+void write_file(const std::string &path, const Bytes &bytes)
+{
+	std::ofstream out{path, std::ios::binary};
+	out.write(reinterpret_cast<const char *>(bytes.data()),
+		  static_cast<std::streamsize>(bytes.size()));
+	EXPECT_TRUE(out.good()) << path;
+}
+
+// The same bytes as in the file; after `make golden` the file is these bytes.
+void expect_golden(const char *name, const Bytes &bytes)
+{
+	std::filesystem::create_directories(BUILD "/golden");
+	write_file(std::string(BUILD "/golden/") + name, bytes);
+	if (std::getenv("FERRY_WRITE_GOLDEN")) {
+		std::filesystem::create_directories(GOLDEN);
+		write_file(std::string(GOLDEN "/") + name, bytes);
+	}
+	Bytes golden = read_file(std::string(GOLDEN "/") + name);
+	EXPECT_FALSE(golden.empty()) << name << " is not there";
+	EXPECT_TRUE(golden == bytes) << name << ": compare with " BUILD "/golden/" << name;
+}
+
+Bytes golden(const char *name)
+{
+	Bytes bytes = read_file(std::string(GOLDEN "/") + name);
+	EXPECT_FALSE(bytes.empty()) << name << " is not there";
+	return bytes;
+}
+
+// One of everything: a session of two files, one of which needs the other.
+int save(void *, ferry_writer *writer, bool)
+{
+	ferry_update update{.number = 7,
+			    .sessions = 1,
+			    .files = 2,
+			    .pages = 1000,
+			    .runs = 3,
+			    .metadata = 4096,
+			    .preserve_ns = 123'456'789,
+			    .freeze_ns = 987'654,
+			    .tsc = 0x0123456789abcdef,
+			    .tsc_khz = 2'400'000};
+	ferry_session session{.session_name = "vm-1"};
+	ferry_file file{.token = 0xf11e, .handler = FERRY_MEMFD_COMPATIBLE};
+	ferry_file other{.token = 2, .handler = "other-v1"};
+	ferry_need need{.token = 0xf11e};
+	ferry_memfd memfd{.size = 0x40000000, .pos = 42, .seals = 2, .mode = 0600};
+	ferry_bulk bulk{.first = 0x123456000, .blocks = 1, .runs = 3, .pages = 1000, .bytes = 0};
+
+	int err = ferry_put(writer, &ferry_update_record, &update);
+	auto begin = [&](const char *name, const ferry_record *record, const void *object) {
+		err = err ? err : ferry_begin(writer, name);
+		err = err || !record ? err : ferry_put(writer, record, object);
+	};
+	auto end = [&] { err = err ? err : ferry_end(writer); };
+
+	begin("session@0", &ferry_session_record, &session);
+	begin("file@0", &ferry_file_record, &file);
+	begin("state", &ferry_memfd_record, &memfd);
+	begin("pages", &ferry_bulk_record, &bulk);
+	end();
+	end();
+	end();
+	begin("file@1", &ferry_file_record, &other);
+	begin("needs@0", &ferry_need_record, &need);
+	end();
+	begin("state", nullptr, nullptr);
+	end();
+	end();
+	end();
+	return err;
+}
+
+constexpr ferry_provider provider{"luo", nullptr, save, nullptr};
+
+// Runs of every kind there is.
+Runs sample_runs()
+{
+	return {
+		run_at(1, 0, 1),
+		run_at(512, 512, 3, 9),
+		run_at(4096, 5000, 10, 0, FERRY_MEMFD_UNWRITTEN),
+		run_at(1 << 18, 1ull << 38, 1, 18, 511),
+		run_at(9001, 6000, 1),
+		run_at(9000, 6001, 1),
+	};
+}
+
+// What becomes of them: the last two lie backwards in memory.
+Runs written_runs()
+{
+	Runs runs = sample_runs();
+	runs.pop_back();
+	runs.back() = run_at(9000, 6000, 2, 0, FERRY_RUN_DESCENDING);
+	return runs;
+}
+
+class KhoGolden : public Kho {};
+
+TEST_F(KhoGolden, Tree)
+{
+	ASSERT_EQ(ferry_kho_register(&provider), 0);
+	void *data = nullptr;
+	long size = kho_tree_copy(false, &data);
+	ASSERT_GT(size, 0);
+	auto bytes = static_cast<unsigned char *>(data);
+	expect_golden("tree-v1.bin", {bytes, bytes + size});
+	ferry_free(data);
+	ferry_kho_unregister(&provider);
+}
+
+TEST_F(KhoGolden, TreeIsRead)
+{
+	unload();
+	fake::boot(fake::carry_tree(golden("tree-v1.bin")));
+	load();
+	ferry_node luo = ferry_incoming("luo");
+	ferry_update update;
+	ASSERT_EQ(ferry_get(luo, &ferry_update_record, &update), 0);
+	EXPECT_EQ(update.number, 7u);
+	EXPECT_EQ(update.tsc, 0x0123456789abcdefu);
+	EXPECT_EQ(update.tsc_khz, 2'400'000u);
+	ferry_session session;
+	ferry_node node = ferry_child(luo, "session@0");
+	ASSERT_EQ(ferry_get(node, &ferry_session_record, &session), 0);
+	EXPECT_STREQ(session.session_name, "vm-1");
+	ferry_file file;
+	ASSERT_EQ(ferry_get(ferry_child(node, "file@0"), &ferry_file_record, &file), 0);
+	EXPECT_EQ(file.token, 0xf11eu);
+	EXPECT_STREQ(file.handler, "memfd-v1");
+	ferry_memfd memfd;
+	ferry_node state = ferry_child(ferry_child(node, "file@0"), "state");
+	ASSERT_EQ(ferry_get(state, &ferry_memfd_record, &memfd), 0);
+	EXPECT_EQ(memfd.size, 0x40000000u);
+	EXPECT_EQ(memfd.pos, 42u);
+	EXPECT_EQ(memfd.seals, 2u);
+	EXPECT_EQ(memfd.mode, 0600u);
+	ferry_bulk bulk;
+	ASSERT_EQ(ferry_get(ferry_child(state, "pages"), &ferry_bulk_record, &bulk), 0);
+	EXPECT_EQ(bulk.first, 0x123456000u);
+	EXPECT_EQ(bulk.pages, 1000u);
+	ferry_need need;
+	node = ferry_child(ferry_child(node, "file@1"), "needs@0");
+	ASSERT_EQ(ferry_get(node, &ferry_need_record, &need), 0);
+	EXPECT_EQ(need.token, 0xf11eu);
+}
+
+TEST_F(KhoGolden, Runs)
+{
+	ferry_runs *runs = ferry_runs_create(owner);
+	for (const ferry_run &run : sample_runs())
+		ASSERT_EQ(ferry_runs_append(runs, &run), 0);
+	ferry_bulk ref;
+	ASSERT_EQ(ferry_runs_seal(runs, &ref), 0);
+	auto page = fake::handover().pages.at(ref.first / 4096);
+	expect_golden("runs-v1.bin", {page.begin(), page.end()});
+	ferry_runs_destroy(runs);
+}
+
+TEST_F(KhoGolden, RunsAreRead)
+{
+	unload();
+	fake::Handover handover;
+	Bytes bytes = golden("runs-v1.bin");
+	ASSERT_EQ(bytes.size(), 4096u);
+	fake::Handover::Page page;
+	std::copy(bytes.begin(), bytes.end(), page.begin());
+	handover.preserve(fake::first_pfn + 9, page);
+	unsigned long long pages = 0;
+	for (const ferry_run &run : written_runs()) {
+		pages += static_cast<unsigned long long>(run.count) << run.order;
+		if (!run.order)
+			fake::preserve_pages(handover, run.pfn, run.count);
+		for (unsigned int i = 0; run.order && i < run.count; ++i)
+			handover.keys[run.pfn + (static_cast<fake::Pfn>(i) << run.order)] =
+				run.order;
+	}
+	fake::boot(handover);
+	load();
+	ferry_bulk ref{(fake::first_pfn + 9) * 4096, 1, written_runs().size(), pages, 0};
+	ferry_runs_in *in = nullptr;
+	ASSERT_EQ(ferry_runs_open(&ref, "golden", &in), 0);
+	auto taken = take(in);
+	EXPECT_EQ(taken, written_runs());
+	release(taken);
+	ferry_runs_close(in);
+	EXPECT_EQ(fake::waiting(), 0u);
+}
+
+TEST_F(KhoGolden, Root)
+{
+	ASSERT_EQ(ferry_kho_register(&provider), 0);
+	ASSERT_EQ(ferry_kho_finalize(), 0);
+	auto handover = fake::handover();
+	auto subtree = handover.subtrees.at(FERRY_ROOT_SUBTREE);
+	ASSERT_EQ(subtree.size, sizeof(ferry_root));
+	auto page = handover.pages.at(subtree.phys / 4096);
+	// Where in memory the tree is, is chance.
+	reinterpret_cast<ferry_root *>(page.data())->first = (fake::first_pfn + 16) * 4096;
+	fake::fix_root(page);
+	expect_golden("root-v1.bin", {page.begin(), page.begin() + sizeof(ferry_root)});
+	ferry_kho_abort();
+	ferry_kho_unregister(&provider);
+}
+
+TEST_F(KhoGolden, RootIsRead)
+{
+	Bytes root = golden("root-v1.bin"), tree = golden("tree-v1.bin");
+	ASSERT_EQ(root.size(), sizeof(ferry_root));
+	ferry_root is;
+	std::memcpy(&is, root.data(), sizeof(is));
+	ASSERT_EQ(is.bytes, tree.size());
+	unload();
+	// The blob where the root says that it is.
+	fake::Handover handover;
+	fake::carry_blob(handover, is.first / 4096, tree);
+	fake::Handover::Page page{};
+	std::copy(root.begin(), root.end(), page.begin());
+	fake::Pfn at = is.first / 4096 + 100;
+	handover.preserve(at, page);
+	handover.subtrees[FERRY_ROOT_SUBTREE] = {at * 4096, sizeof(ferry_root)};
+	fake::boot(handover);
+	load();
+	EXPECT_GE(ferry_incoming("luo").offset, 0) << fake::log_text();
+	EXPECT_EQ(fake::waiting(), 0u);
+}
+
+} // namespace

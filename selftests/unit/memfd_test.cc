@@ -1,0 +1,940 @@
+// SPDX-License-Identifier: GPL-2.0
+// memfd/: what is preserved of a memfd, when, and what is done with bad data.
+//
+// kho.ko is a double here, a list of runs and a list of records, so that a test
+// can see what was recorded and can forge what is read back.
+#include "failures.hh"
+#include "fake/memfd.hh"
+
+#include <abi/memfd.h>
+#include <ferry/luo.h>
+#include <memfd/extents.hh>
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+using fake::Folio;
+using fake::Index;
+using fake::Shmem;
+
+// ---- the double of kho.ko ----
+
+struct ferry_owner {};
+
+struct ferry_runs {
+	std::vector<ferry_run> runs;
+	bool sealed = false;
+};
+
+struct ferry_runs_in {
+	std::vector<ferry_run> runs;
+	std::size_t at = 0;
+};
+
+struct ferry_writer {
+	int depth = 0;
+};
+
+namespace {
+
+struct Kho {
+	// What was put, and what is there to be got.
+	std::optional<ferry_memfd> memfd;
+	std::optional<ferry_bulk> bulk;
+	std::vector<ferry_run> runs;
+	// ferry_runs_next() fails for this one.
+	std::size_t lost = ~0ul;
+	int lists = 0;
+};
+Kho kho;
+const ferry_luo_handler *handler;
+ferry_owner the_owner;
+
+unsigned long long pages_of(const ferry_run &run)
+{
+	return static_cast<unsigned long long>(run.count) << run.order;
+}
+
+unsigned long long pages_of(const std::vector<ferry_run> &runs)
+{
+	unsigned long long pages = 0;
+	for (auto &run : runs)
+		pages += pages_of(run);
+	return pages;
+}
+
+} // namespace
+
+extern "C" {
+
+struct ferry_owner *ferry_owner_create(const char *)
+{
+	return fake::inject("ferry_owner_create") ? nullptr : &the_owner;
+}
+
+void ferry_owner_destroy(struct ferry_owner *)
+{
+}
+
+struct ferry_runs *ferry_runs_create(struct ferry_owner *)
+{
+	if (fake::inject("ferry_runs_create"))
+		return nullptr;
+	++kho.lists;
+	return new ferry_runs;
+}
+
+int ferry_runs_append(struct ferry_runs *runs, const struct ferry_run *run)
+{
+	if (fake::inject("ferry_runs_append"))
+		return -ENOMEM;
+	for (unsigned int i = 0; i < run->count; ++i) {
+		Folio *folio = fake::shmem_folio(run->pfn + (Index(i) << run->order));
+		if (!folio || !folio->pins || folio->order != run->order)
+			fake::bug("a folio is preserved that is not pinned");
+	}
+	runs->sealed = false;
+	if (!runs->runs.empty()) {
+		ferry_run &last = runs->runs.back();
+		bool descending = last.flags & FERRY_RUN_DESCENDING;
+		bool next = last.order == run->order &&
+			    (last.flags & ~FERRY_RUN_DESCENDING) == run->flags &&
+			    last.index + pages_of(last) == run->index;
+		if (next && !descending && last.pfn + pages_of(last) == run->pfn) {
+			last.count += run->count;
+			return 0;
+		}
+		if (next && (descending || last.count == 1) && run->count == 1 &&
+		    run->pfn + pages_of(*run) == last.pfn) {
+			last.pfn = run->pfn;
+			last.flags |= FERRY_RUN_DESCENDING;
+			++last.count;
+			return 0;
+		}
+	}
+	runs->runs.push_back(*run);
+	return 0;
+}
+
+int ferry_runs_seal(struct ferry_runs *runs, struct ferry_bulk *ref)
+{
+	if (!runs->sealed && fake::inject("ferry_runs_seal"))
+		return -ENOMEM;
+	runs->sealed = true;
+	*ref = {};
+	ref->runs = runs->runs.size();
+	ref->pages = pages_of(runs->runs);
+	kho.runs = runs->runs;
+	return 0;
+}
+
+void ferry_runs_usage(const struct ferry_runs *runs, struct ferry_usage *usage)
+{
+	*usage = {};
+	usage->runs = runs->runs.size();
+	usage->pages = pages_of(runs->runs);
+}
+
+void ferry_runs_destroy(struct ferry_runs *runs)
+{
+	for (auto &run : runs->runs) {
+		Folio *folio = fake::shmem_folio(run.pfn);
+		if (!folio || !folio->pins)
+			fake::bug("a folio may have moved before its preservation ended");
+	}
+	--kho.lists;
+	delete runs;
+}
+
+int ferry_runs_open(const struct ferry_bulk *ref, const char *, struct ferry_runs_in **in)
+{
+	if (fake::inject("ferry_runs_open"))
+		return -ENOMEM;
+	if (ref->runs != kho.runs.size())
+		return -EBADMSG;
+	++kho.lists;
+	*in = new ferry_runs_in{kho.runs};
+	return 0;
+}
+
+int ferry_runs_next(struct ferry_runs_in *in, struct ferry_run *run)
+{
+	if (in->at == in->runs.size())
+		return 0;
+	*run = in->runs[in->at++];
+	if (in->at - 1 != kho.lost)
+		return 1;
+	linux_shmem_free(run);
+	return -EIO;
+}
+
+void ferry_runs_close(struct ferry_runs_in *in)
+{
+	for (; in->at < in->runs.size(); ++in->at)
+		linux_shmem_free(&in->runs[in->at]);
+	--kho.lists;
+	delete in;
+}
+
+int ferry_put(struct ferry_writer *, const struct ferry_record *record, const void *obj)
+{
+	if (fake::inject("ferry_put"))
+		return -ENOMEM;
+	if (record == &ferry_memfd_record)
+		kho.memfd = *static_cast<const ferry_memfd *>(obj);
+	else
+		kho.bulk = *static_cast<const ferry_bulk *>(obj);
+	return 0;
+}
+
+int ferry_begin(struct ferry_writer *writer, const char *)
+{
+	if (fake::inject("ferry_begin"))
+		return -ENOMEM;
+	++writer->depth;
+	return 0;
+}
+
+int ferry_end(struct ferry_writer *writer)
+{
+	if (fake::inject("ferry_end"))
+		return -ENOMEM;
+	--writer->depth;
+	return 0;
+}
+
+struct ferry_node ferry_child(struct ferry_node, const char *)
+{
+	return {1};
+}
+
+int ferry_get(struct ferry_node, const struct ferry_record *record, void *obj)
+{
+	memset(obj, 0, record->size);
+	if (record == &ferry_memfd_record) {
+		if (!kho.memfd)
+			return -EBADMSG;
+		memcpy(obj, &*kho.memfd, sizeof(*kho.memfd));
+	} else {
+		if (!kho.bulk)
+			return -EBADMSG;
+		memcpy(obj, &*kho.bulk, sizeof(*kho.bulk));
+	}
+	return 0;
+}
+
+int ferry_formats_register(const struct ferry_record *const *, unsigned int)
+{
+	return fake::inject("ferry_formats_register") ? -ENOMEM : 0;
+}
+
+void ferry_formats_unregister(const struct ferry_record *const *)
+{
+}
+
+int ferry_luo_register(const struct ferry_luo_handler *registered)
+{
+	if (fake::inject("ferry_luo_register"))
+		return -ENOMEM;
+	handler = registered;
+	return 0;
+}
+
+void ferry_luo_unregister(const struct ferry_luo_handler *)
+{
+	handler = nullptr;
+}
+
+static struct module this_module;
+
+struct module *memfd_this_module(void)
+{
+	return &this_module;
+}
+
+} // extern "C"
+
+namespace {
+
+// ---- a memfd that is preserved ----
+
+class Preserved {
+    public:
+	explicit Preserved(Shmem &shmem)
+	{
+		args_.handler = handler;
+		args_.file = shmem;
+	}
+	~Preserved()
+	{
+		if (frozen_)
+			unfreeze();
+		if (preserved_)
+			handler->ops->unpreserve(&args_);
+	}
+
+	int preserve()
+	{
+		int err = handler->ops->preserve(&args_);
+		preserved_ = !err;
+		return err;
+	}
+	int freeze()
+	{
+		int err = handler->ops->freeze(&args_);
+		frozen_ = !err;
+		return err;
+	}
+	void unfreeze()
+	{
+		handler->ops->unfreeze(&args_);
+		frozen_ = false;
+	}
+	int save()
+	{
+		ferry_writer writer;
+		int err = handler->ops->save(&args_, &writer);
+		if (!err && writer.depth)
+			fake::bug("a node is left open");
+		return err;
+	}
+
+    private:
+	ferry_luo_args args_{};
+	bool preserved_ = false;
+	bool frozen_ = false;
+};
+
+class MemfdTest : public testing::Test {
+    protected:
+	MemfdTest()
+	{
+		kho = {};
+		fake::shmem_kept = 0;
+		fake::shmem_full_at = ~0ull;
+		EXPECT_EQ(memfd_module_init(), 0);
+	}
+	~MemfdTest() override
+	{
+		memfd_module_exit();
+		EXPECT_EQ(kho.lists, 0);
+	}
+
+	// Up to the jump. The old file goes, and what was recorded is on the way.
+	static int carry(Shmem &shmem)
+	{
+		Preserved preserved{shmem};
+		if (int err = preserved.preserve())
+			return err;
+		if (int err = preserved.freeze())
+			return err;
+		if (int err = preserved.save())
+			return err;
+		jump();
+		return 0;
+	}
+
+	static void jump()
+	{
+		for (const ferry_run &run : kho.runs) {
+			for (unsigned int i = 0; i < run.count; ++i) {
+				auto pfn = run.pfn + (Index(i) << run.order);
+				fake::shmem_loose[pfn] = {run.order, fake::shmem_folio(pfn)->byte};
+			}
+		}
+	}
+
+	static int retrieve(struct file **file)
+	{
+		ferry_luo_args args{};
+		args.handler = handler;
+		int err = handler->ops->retrieve(&args);
+		*file = args.file;
+		retrieved = args.priv;
+		return err;
+	}
+
+	static void finish(int status)
+	{
+		ferry_luo_args args{};
+		args.handler = handler;
+		args.priv = status == FERRY_NOT_RETRIEVED ? nullptr : retrieved;
+		args.status = status;
+		handler->ops->finish(&args);
+	}
+
+	// What retrieve() left to finish().
+	static inline void *retrieved;
+};
+
+// Runs as text: "index+pages*order/flags".
+std::string text(const std::vector<ferry_run> &runs)
+{
+	std::string text;
+	for (auto &run : runs) {
+		text += (text.empty() ? "" : " ") + std::to_string(run.index) + "+" +
+			std::to_string(run.count);
+		if (run.order)
+			text += "*" + std::to_string(run.order);
+		if (run.flags)
+			text += "/" + std::to_string(run.flags);
+	}
+	return text;
+}
+
+// ---- which files ----
+
+TEST_F(MemfdTest, TakesShmemFilesWithoutAName)
+{
+	Shmem memfd{0}, linked{0}, hugetlb{0};
+	linked.nlink = 1;
+	hugetlb.shmem = false;
+	EXPECT_TRUE(handler->ops->can_preserve(memfd));
+	EXPECT_FALSE(handler->ops->can_preserve(linked));
+	EXPECT_FALSE(handler->ops->can_preserve(hugetlb));
+	EXPECT_NE(handler->ops->id(memfd), handler->ops->id(linked));
+}
+
+// ---- preserve ----
+
+TEST_F(MemfdTest, PreservesAnEmptyFile)
+{
+	Shmem shmem{0};
+	Preserved preserved{shmem};
+	EXPECT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(preserved.freeze(), 0);
+	EXPECT_EQ(preserved.save(), 0);
+	EXPECT_EQ(text(kho.runs), "");
+	EXPECT_EQ(kho.memfd->size, 0u);
+}
+
+TEST_F(MemfdTest, RecordsRunsAndNoHoles)
+{
+	Shmem shmem{1ull << 40};
+	for (Index index : {0, 1, 2, 700, 701})
+		shmem.add(index);
+	shmem.add(1ull << 27);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "0+3 700+2 134217728+1");
+	EXPECT_EQ(shmem.cache.size(), 6u);
+}
+
+TEST_F(MemfdTest, RecordsMoreThanABatchInOneRun)
+{
+	constexpr Index pages = 5 * LINUX_SHMEM_BATCH / 2;
+	Shmem shmem{pages * 4096};
+	for (Index index = 0; index < pages; ++index)
+		shmem.add(index);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "0+1280");
+}
+
+TEST_F(MemfdTest, RecordsMoreExtentsThanFitOnce)
+{
+	Shmem shmem{1ull << 30};
+	for (Index index = 0; index < 1000; ++index)
+		shmem.add(index * 3);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(pages_of(kho.runs), 1000u);
+}
+
+TEST_F(MemfdTest, KeepsLargeFoliosWhole)
+{
+	Shmem shmem{8 << 20};
+	shmem.add(0, 9);
+	shmem.add(512, 9);
+	shmem.add(1024, 2);
+	shmem.add(1028);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "0+2*9 1024+1*2 1028+1");
+}
+
+TEST_F(MemfdTest, TakesALargeFolioThatEndsBehindTheFile)
+{
+	Shmem shmem{5000};
+	shmem.add(0, 9);
+	ASSERT_EQ(carry(shmem), 0);
+	EXPECT_EQ(text(kho.runs), "0+1*9");
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	EXPECT_EQ(Shmem::of(file).pages(), 512u);
+	fake::shmem_drop(file);
+}
+
+TEST_F(MemfdTest, LeavesPagesBeyondTheFileOut)
+{
+	Shmem shmem{2 * 4096 + 1};
+	for (Index index = 0; index < 6; ++index)
+		shmem.add(index);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "0+3");
+	ASSERT_EQ(preserved.freeze(), 0);
+	ASSERT_EQ(preserved.save(), 0);
+	EXPECT_EQ(text(kho.runs), "0+3");
+}
+
+TEST_F(MemfdTest, BringsSwappedPagesIn)
+{
+	Shmem shmem{1 << 20};
+	for (Index index : {3, 4, 5})
+		shmem.add(index).swapped = true;
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "3+3");
+	EXPECT_FALSE(shmem.at(4)->swapped);
+}
+
+TEST_F(MemfdTest, RefusesBadMemory)
+{
+	Shmem shmem{1 << 20};
+	for (Index index : {3, 4, 5})
+		shmem.add(index);
+	shmem.at(4)->poisoned = true;
+	Preserved preserved{shmem};
+	EXPECT_EQ(preserved.preserve(), -EHWPOISON);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "page 3"));
+}
+
+TEST_F(MemfdTest, FailsToPreserveWithoutATrace)
+{
+	Shmem shmem{1ull << 30};
+	for (Index index = 0; index < 600; ++index)
+		shmem.add(index);
+	for (Index index = 0; index < 70; ++index)
+		shmem.add(1000 + 2 * index);
+	for_each_failure([&] {
+		Preserved preserved{shmem};
+		return preserved.preserve();
+	});
+	EXPECT_EQ(kho.lists, 0);
+}
+
+// A folio that became part of a large one between the look and the pin.
+TEST_F(MemfdTest, TakesAFolioThatBeginsBeforeTheRange)
+{
+	Shmem shmem{1 << 20};
+	shmem.add(2);
+	shmem.add(6);
+	bool collapsed = false;
+	shmem.meanwhile = [&](Shmem &shmem) {
+		if (!std::exchange(collapsed, true))
+			shmem.collapse(0, 3);
+	};
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(text(kho.runs), "0+1*3");
+	ASSERT_EQ(preserved.freeze(), 0);
+	EXPECT_EQ(shmem.at(2)->pins, 1);
+}
+
+// Whatever order the page frames are in, each page comes back where it was.
+TEST_F(MemfdTest, RecordsMemoryInAnyOrder)
+{
+	struct {
+		std::vector<unsigned int> frames;
+		const char *runs;
+	} const cases[] = {
+		{{4, 3, 2, 1}, "0+4/512"},
+		{{1, 2, 4, 3}, "0+2 2+2/512"},
+		{{1, 2, 3, 2 + 3}, "0+3 3+1"},
+		{{2, 1, 4, 3, 6, 5}, "0+2/512 2+2/512 4+2/512"},
+		{{3, 2, 1, 6, 5, 4}, "0+3/512 3+3/512"},
+		{{8, 6, 4, 2}, "0+1 1+1 2+1 3+1"},
+	};
+	for (auto &[frames, runs] : cases) {
+		Shmem old{1 << 20};
+		for (Index index = 0; index < frames.size(); ++index)
+			old.add(index, 0, 1 + index, fake::shmem_pfns + frames[index]);
+		ASSERT_EQ(carry(old), 0);
+		EXPECT_EQ(text(kho.runs), runs);
+		struct file *file;
+		ASSERT_EQ(retrieve(&file), 0);
+		for (Index index = 0; index < frames.size(); ++index)
+			EXPECT_EQ(Shmem::of(file).at(index)->byte, 1 + index) << runs;
+		fake::shmem_drop(file);
+	}
+}
+
+TEST_F(MemfdTest, RecordsLargeFoliosInAnyOrder)
+{
+	Shmem old{16 << 20};
+	for (Index i = 0; i < 4; ++i)
+		old.add(i * 512, 9, 1 + i, fake::shmem_pfns + (8 - i) * 512);
+	ASSERT_EQ(carry(old), 0);
+	EXPECT_EQ(text(kho.runs), "0+4*9/512");
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	for (Index i = 0; i < 4; ++i)
+		EXPECT_EQ(Shmem::of(file).at(i * 512 + 7)->byte, 1 + i);
+	fake::shmem_drop(file);
+}
+
+// ---- freeze ----
+
+TEST_F(MemfdTest, DoesNotLookAgainWhenNothingWasAdded)
+{
+	Shmem shmem{1 << 20};
+	shmem.add(2);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	shmem.meanwhile = [](Shmem &) { ADD_FAILURE() << "pinned again"; };
+	ASSERT_EQ(preserved.freeze(), 0);
+	EXPECT_TRUE(shmem.held);
+	EXPECT_EQ(fake::shmem_kept, 0u);
+}
+
+TEST_F(MemfdTest, CatchesUpWithNewPages)
+{
+	Shmem shmem{1 << 20};
+	for (Index index : {10, 11, 20})
+		shmem.add(index);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	for (Index index : {5, 9, 12, 15, 21, 30})
+		shmem.add(index, 0, 2).dirty = false;
+	ASSERT_EQ(preserved.freeze(), 0);
+	ASSERT_EQ(preserved.save(), 0);
+	EXPECT_EQ(pages_of(kho.runs), 9u);
+	EXPECT_EQ(fake::shmem_kept, 6u);
+	for (auto &[index, folio] : shmem.cache)
+		EXPECT_EQ(folio.pins, 1) << index;
+}
+
+TEST_F(MemfdTest, CatchesUpAgainAfterAKexecThatWasCalledOff)
+{
+	Shmem shmem{1 << 20};
+	shmem.add(10);
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	for (Index index : {11, 9, 30, 31, 0}) {
+		shmem.add(index);
+		ASSERT_EQ(preserved.freeze(), 0);
+		preserved.unfreeze();
+		EXPECT_FALSE(shmem.held);
+	}
+	ASSERT_EQ(preserved.freeze(), 0);
+	ASSERT_EQ(preserved.save(), 0);
+	EXPECT_EQ(text(kho.runs), "10+2 9+1 30+2 0+1");
+	for (auto &[index, folio] : shmem.cache)
+		EXPECT_EQ(folio.pins, 1) << index;
+}
+
+TEST_F(MemfdTest, LetsGoWhenFreezeFails)
+{
+	for_each_failure([&] {
+		Shmem shmem{1 << 20};
+		shmem.add(10);
+		Preserved preserved{shmem};
+		if (int err = preserved.preserve())
+			return err;
+		for (Index index = 20; index < 90; index += 2)
+			shmem.add(index);
+		int err = preserved.freeze();
+		EXPECT_EQ(shmem.held, !err);
+		return err;
+	});
+}
+
+TEST_F(MemfdTest, FreezesAfterAFreezeThatFailed)
+{
+	for (unsigned long nth = 1; nth < 6; ++nth) {
+		Shmem shmem{1 << 20};
+		shmem.add(10);
+		Preserved preserved{shmem};
+		ASSERT_EQ(preserved.preserve(), 0);
+		for (Index index = 20; index < 24; index += 2)
+			shmem.add(index);
+		fake::arm(nth);
+		int err = preserved.freeze();
+		EXPECT_EQ(fake::disarm() != nullptr, err != 0);
+		if (err) {
+			ASSERT_EQ(preserved.freeze(), 0);
+		}
+		ASSERT_EQ(preserved.save(), 0);
+		EXPECT_EQ(pages_of(kho.runs), 3u);
+	}
+}
+
+// ---- save ----
+
+TEST_F(MemfdTest, SavesWhatTheFileIsLikeThen)
+{
+	Shmem shmem{123456};
+	Preserved preserved{shmem};
+	ASSERT_EQ(preserved.preserve(), 0);
+	shmem.pos = 77;
+	shmem.seals = 0x25;
+	shmem.mode = 0640;
+	ASSERT_EQ(preserved.save(), 0);
+	EXPECT_EQ(kho.memfd->size, 123456u);
+	EXPECT_EQ(kho.memfd->pos, 77u);
+	EXPECT_EQ(kho.memfd->seals, 0x25u);
+	EXPECT_EQ(kho.memfd->mode, 0640u);
+}
+
+// ---- retrieve ----
+
+TEST_F(MemfdTest, GivesBackWhatItWasGiven)
+{
+	Shmem old{1ull << 33};
+	old.pos = 42;
+	old.seals = 0x2f;
+	old.mode = 0666;
+	old.add(0, 0, 7);
+	old.add(512, 9, 8);
+	old.add(1ull << 20, 0, 9);
+	ASSERT_EQ(carry(old), 0);
+
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	Shmem &shmem = Shmem::of(file);
+	EXPECT_EQ(shmem.size, 1ull << 33);
+	EXPECT_EQ(shmem.pos, 42u);
+	EXPECT_EQ(shmem.seals, 0x2fu);
+	EXPECT_EQ(shmem.mode, 0666u);
+	EXPECT_EQ(shmem.pages(), 514u);
+	EXPECT_EQ(shmem.at(0)->byte, 7);
+	EXPECT_EQ(shmem.at(600)->byte, 8);
+	EXPECT_EQ(shmem.at(1ull << 20)->byte, 9);
+	EXPECT_EQ(shmem.at(1), nullptr);
+	finish(FERRY_RETRIEVED);
+	fake::shmem_drop(file);
+}
+
+TEST_F(MemfdTest, TellsUnwrittenPagesFromThoseWrittenLater)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3})
+		old.add(index, 0, 99).uptodate = false;
+	{
+		Preserved preserved{old};
+		ASSERT_EQ(preserved.preserve(), 0);
+		EXPECT_EQ(text(kho.runs), "1+3/1");
+		EXPECT_EQ(old.at(2)->byte, 0) << "old memory is handed over";
+		old.at(2)->byte = 5;
+		old.at(2)->uptodate = true;
+		ASSERT_EQ(preserved.freeze(), 0);
+		ASSERT_EQ(preserved.save(), 0);
+		jump();
+	}
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	EXPECT_EQ(Shmem::of(file).pages(), 3u);
+	EXPECT_EQ(Shmem::of(file).data(), 1u);
+	EXPECT_EQ(Shmem::of(file).at(2)->byte, 5);
+	fake::shmem_drop(file);
+}
+
+TEST_F(MemfdTest, FailsToRetrieveWithoutATrace)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30, 60, 61})
+		old.add(index);
+	for_each_failure([&] {
+		// A failed open keeps the pages; they are finished with.
+		if (int err = carry(old))
+			return err;
+		struct file *file = nullptr;
+		int err = retrieve(&file);
+		EXPECT_EQ(file != nullptr, !err);
+		if (file)
+			fake::shmem_drop(file);
+		fake::shmem_loose.clear();
+		return err;
+	});
+}
+
+TEST_F(MemfdTest, FreesTheRestWhenAFolioIsNotTaken)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30, 60, 61})
+		old.add(index);
+	for (Index full : {1, 2, 30, 61}) {
+		ASSERT_EQ(carry(old), 0);
+		fake::shmem_full_at = full;
+		struct file *file = nullptr;
+		EXPECT_EQ(retrieve(&file), -ENOMEM);
+		EXPECT_TRUE(fake::shmem_loose.empty()) << full;
+		EXPECT_EQ(fake::shmem_files(), 0u);
+	}
+}
+
+TEST_F(MemfdTest, FreesTheRestWhenARunIsLost)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30, 60, 61})
+		old.add(index);
+	ASSERT_EQ(carry(old), 0);
+	kho.lost = 1;
+	struct file *file = nullptr;
+	EXPECT_EQ(retrieve(&file), -EIO);
+	EXPECT_TRUE(fake::shmem_loose.empty());
+}
+
+TEST_F(MemfdTest, RefusesRunsThatAPageCacheCannotTake)
+{
+	struct {
+		void (*damage)(ferry_run &run);
+		const char *message;
+	} const cases[] = {
+		{[](ferry_run &run) { run.index = 256; }, "beyond the end"},
+		{[](ferry_run &run) { run.index = 254; }, "beyond the end"},
+		{[](ferry_run &run) { run.index = (1ull << 40) - 4; }, "beyond the end"},
+		{[](ferry_run &run) { run.flags = 4; }, "unknown flags"},
+	};
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30})
+		old.add(index);
+	for (auto &[damage, message] : cases) {
+		ASSERT_EQ(carry(old), 0);
+		damage(kho.runs[0]);
+		struct file *file = nullptr;
+		EXPECT_EQ(retrieve(&file), -EBADMSG);
+		EXPECT_TRUE(fake::logged(FERRY_ERR, message)) << message;
+		EXPECT_TRUE(fake::shmem_loose.empty());
+	}
+}
+
+TEST_F(MemfdTest, RefusesFoliosThatAPageCacheCannotTake)
+{
+	Shmem old{16 << 20};
+	old.add(512, 9);
+	ASSERT_EQ(carry(old), 0);
+	kho.runs[0].index = 600;
+	struct file *file = nullptr;
+	EXPECT_EQ(retrieve(&file), -EBADMSG);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "not aligned"));
+
+	kho.runs = {{1 << 20, 0, 1, 10, 0}};
+	kho.bulk->runs = 1;
+	fake::shmem_loose[1 << 20] = {10, 1};
+	EXPECT_EQ(retrieve(&file), -EBADMSG);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "of an order"));
+}
+
+TEST_F(MemfdTest, RefusesPagesThatAreThereTwice)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30})
+		old.add(index);
+	ASSERT_EQ(carry(old), 0);
+	kho.runs[1].index = 2;
+	struct file *file = nullptr;
+	EXPECT_EQ(retrieve(&file), -EEXIST);
+	EXPECT_TRUE(fake::shmem_loose.empty());
+}
+
+TEST_F(MemfdTest, FreesThePagesWhenTheRecordIsBad)
+{
+	Shmem old{1 << 20};
+	old.add(1);
+	ASSERT_EQ(carry(old), 0);
+	kho.memfd.reset();
+	struct file *file = nullptr;
+	EXPECT_EQ(retrieve(&file), -EBADMSG);
+	EXPECT_TRUE(fake::shmem_loose.empty());
+}
+
+// ---- finish ----
+
+TEST_F(MemfdTest, FreesWhatNobodyRetrieved)
+{
+	Shmem old{1 << 20};
+	for (Index index : {1, 2, 3, 30})
+		old.add(index);
+	ASSERT_EQ(carry(old), 0);
+	finish(FERRY_NOT_RETRIEVED);
+	EXPECT_TRUE(fake::shmem_loose.empty());
+}
+
+TEST_F(MemfdTest, SaysWhenPagesAreLost)
+{
+	finish(FERRY_NOT_RETRIEVED);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "lost"));
+}
+
+// ---- the module ----
+
+TEST(MemfdModule, FailsToLoadWithoutATrace)
+{
+	for_each_failure([] {
+		int err = memfd_module_init();
+		if (!err)
+			memfd_module_exit();
+		return err;
+	});
+}
+
+// ---- extents ----
+
+std::string all(const memfd::Extents &extents)
+{
+	std::string text;
+	for (std::size_t i = 0; i < extents.size(); ++i)
+		text += std::to_string(extents[i].first) + "-" + std::to_string(extents[i].end) +
+			" ";
+	return text;
+}
+
+void add(memfd::Extents &extents, Index first, Index end)
+{
+	ASSERT_TRUE(extents.reserve().has_value());
+	extents.add({first, end});
+}
+
+TEST(Extents, AreMergedWhenSettled)
+{
+	memfd::Extents extents;
+	add(extents, 0, 2);
+	add(extents, 2, 4);
+	add(extents, 8, 9);
+	EXPECT_EQ(all(extents), "");
+	extents.settle();
+	EXPECT_EQ(all(extents), "0-4 8-9 ");
+	add(extents, 4, 8);
+	add(extents, 12, 14);
+	EXPECT_EQ(all(extents), "0-4 8-9 ");
+	extents.settle();
+	EXPECT_EQ(all(extents), "0-9 12-14 ");
+	for (Index index = 100; index < 1000; index += 2)
+		add(extents, index, index + 1);
+	for (Index index = 1001; index < 1010; index += 2)
+		add(extents, index, index + 1);
+	extents.settle();
+	EXPECT_EQ(extents.size(), 2 + 450 + 5u);
+}
+
+TEST(Extents, AreCutOutOfRanges)
+{
+	memfd::Extents extents;
+	add(extents, 10, 20);
+	add(extents, 30, 40);
+	extents.settle();
+
+	auto pieces = [&](std::initializer_list<memfd::Extent> ranges) {
+		std::string text;
+		memfd::Remainder remainder{extents};
+		for (memfd::Extent range : ranges) {
+			for (auto piece = remainder.next(range); piece.first < piece.end;
+			     piece = remainder.next(range))
+				text += std::to_string(piece.first) + "-" +
+					std::to_string(piece.end) + " ";
+		}
+		return text;
+	};
+	EXPECT_EQ(pieces({{0, 5}, {6, 50}}), "0-5 6-10 20-30 40-50 ");
+	EXPECT_EQ(pieces({{10, 20}, {30, 40}}), "");
+	EXPECT_EQ(pieces({{12, 15}, {19, 31}, {39, 41}}), "20-30 40-41 ");
+	EXPECT_EQ(pieces({{25, 26}, {50, 60}}), "25-26 50-60 ");
+}
+
+} // namespace
