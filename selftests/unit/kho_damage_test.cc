@@ -146,47 +146,42 @@ TEST_F(KhoDamage, Reference)
 	refuse("absurd", [](Bulk r, Blocks &, Handed) { r.blocks = r.runs = r.pages = ~0ull; });
 }
 
+// The reference counts the pages as the damaged entry does: the entry itself has
+// to be refused, and not its sum.
 TEST_F(KhoDamage, Entries)
 {
-	auto where = [](unsigned long long pfn, unsigned long long order,
-			unsigned long long flags) { return pfn | order << 48 | flags << 54; };
-	auto what = [](unsigned long long index, unsigned long long count) {
-		return index | count << 40;
+	const fake::Pfn pfn = fake::first_folio + 4;
+	struct {
+		const char *why;
+		unsigned long long pfn, order, index, count;
+	} const bad[] = {
+		{"no pages", pfn, 1, 0, 0},
+		{"not aligned to its order", pfn + 1, 1, 0, 1},
+		{"index not aligned", pfn, 1, 1, 1},
+		{"absurd order", 0x400000000, 63, 0, 1},
+		{"greatest order and one", pfn, 19, 0, 1},
+		{"a smaller order than preserved", pfn, 0, 0, 1},
+		{"a greater order than preserved", pfn, 2, 0, 1},
+		{"single pages of which some were preserved", pfn, 0, 0, 3},
+		{"more than were preserved", pfn, 1, 0, 2},
+		{"the tail of a folio", pfn + 1, 0, 0, 1},
+		{"the most there can be", pfn, 1, 0, (1 << 24) - 1},
+		{"past the end of the file", pfn, 1, (1ull << 40) - 2, 2},
+		{"not memory", (1ull << 48) - 2, 1, 0, 1},
+		{"past all memory", (1ull << 48) - 2, 1, 0, 2},
+		{"page frame 0", 0, 1, 0, 1},
+		{"all zeros", 0, 0, 0, 0},
+		{"all ones", (1ull << 48) - 1, 63, (1ull << 40) - 1, (1 << 24) - 1},
 	};
-	fake::Pfn pfn = fake::first_folio + 4;
-
-	refuse("all zeros", [](Bulk, Blocks &b, Handed) { entries(*b[1])[5] = {}; });
-	refuse("all ones", [](Bulk, Blocks &b, Handed) { entries(*b[1])[5] = {~0ull, ~0ull}; });
-	refuse("no pages", [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].what = what(0, 0); });
-	refuse("not aligned to its order",
-	       [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].where = where(pfn + 1, 1, 0); });
-	refuse("index not aligned",
-	       [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].what = what(1, 1); });
-	refuse("absurd order", [=](Bulk, Blocks &b, Handed) {
-		entries(*b[0])[0] = {where(0x400000000, 63, 0), what(0, 1)};
-	});
-	refuse("a smaller order than preserved", [=](Bulk, Blocks &b, Handed) {
-		entries(*b[0])[0] = {where(pfn, 0, 0), what(0, 1)};
-	});
-	refuse("a greater order than preserved", [=](Bulk, Blocks &b, Handed) {
-		entries(*b[0])[0] = {where(pfn, 2, 0), what(0, 1)};
-	});
-	refuse("more than were preserved",
-	       [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].what = what(0, 2); });
-	refuse("the most there can be",
-	       [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].what = what(0, (1 << 24) - 1); });
-	refuse("past the end of the file", [=](Bulk, Blocks &b, Handed) {
-		entries(*b[0])[0].what = what((1ull << 40) - 2, 2);
-	});
-	refuse("not memory", [=](Bulk, Blocks &b, Handed) {
-		entries(*b[0])[0].where = where((1ull << 48) - 2, 1, 0);
-	});
-	refuse("page frame 0",
-	       [=](Bulk, Blocks &b, Handed) { entries(*b[0])[0].where = where(0, 1, 0); });
-	refuse("pages that were not preserved", [=](Bulk, Blocks &b, Handed handed) {
-		(void)b;
-		handed.keys.erase(pfn);
-	});
+	for (auto &entry : bad) {
+		refuse(entry.why, [&](Bulk r, Blocks &b, Handed) {
+			entries(*b[0])[0] = {entry.pfn | entry.order << 48,
+					     entry.index | entry.count << 40};
+			r.pages += (entry.count << entry.order) - 2;
+		});
+	}
+	refuse("pages that were not preserved",
+	       [=](Bulk, Blocks &, Handed handed) { handed.keys.erase(pfn); });
 }
 
 // The same pages twice: whoever comes second does not get them.
