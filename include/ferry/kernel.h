@@ -55,6 +55,7 @@ void *(memcpy)(void *to, const void *from, ferry_size bytes);
 void *(memmove)(void *to, const void *from, ferry_size bytes);
 void *(memset)(void *at, int value, ferry_size bytes);
 int (memcmp)(const void *a, const void *b, ferry_size bytes);
+ferry_size (strlen)(const char *text);
 
 /* CRC-32C of the bytes, seeded with @crc, not inverted. */
 unsigned int (ferry_crc32c)(unsigned int crc, const void *data, ferry_size bytes);
