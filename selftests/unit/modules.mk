@@ -7,8 +7,8 @@ root := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../..)
 unit := $(root)/selftests/unit
 out := $(abspath $(BUILD))
 Q := $(if $(V),,@)
-# On its own, make uses all CPUs.
-ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+# On its own, make uses all CPUs. What came from a parent is in the environment.
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
