@@ -127,15 +127,22 @@ Result<void> Memfd::record(const Extent &piece)
 }
 
 // Records pinned folios; unpins those that it could not record. kho.ko makes
-// runs of them.
+// runs of them; what is one already goes there in one call.
 Result<void> Memfd::record_batch(unsigned int nr)
 {
-	for (unsigned int i = 0; i < nr; ++i) {
-		auto result = append(batch_->run[i]);
+	const ferry_run *folio = batch_->run;
+	for (unsigned int i = 0; i < nr;) {
+		ferry_run run = folio[i++];
+		while (i < nr && folio[i].order == run.order && folio[i].flags == run.flags &&
+		       folio[i].pfn == run.pfn + pages_of(run) &&
+		       folio[i].index == run.index + pages_of(run))
+			run.count += folio[i++].count;
+		auto result = append(run);
 		if (result.has_value())
 			continue;
+		linux_shmem_unpin(&run);
 		for (; i < nr; ++i)
-			linux_shmem_unpin(&batch_->run[i]);
+			linux_shmem_unpin(&folio[i]);
 		return result;
 	}
 	return {};
