@@ -33,6 +33,7 @@ ferry_luo_args ferry_luo_file::args()
 		.handler = handler_.get(),
 		.self = this,
 		.file = file_.get(),
+		.token = record_.token,
 		.priv = priv_,
 		.state = state_,
 		.status = status_,
@@ -224,6 +225,15 @@ Result<FileRef> ferry_luo_file::dependency(unsigned int nr)
 	for (const Need &need : needs_) {
 		if (!nr--)
 			return session.retrieved(need.token);
+	}
+	return fail(Errno::Range);
+}
+
+Result<unsigned long long> ferry_luo_file::dependency_token(unsigned int nr)
+{
+	for (const Need &need : needs_) {
+		if (!nr--)
+			return need.token;
 	}
 	return fail(Errno::Range);
 }

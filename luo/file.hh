@@ -119,6 +119,7 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	// For the handler, from retrieve(): a file that this one needs.
 	// Errno::Range: it does not need so many.
 	ferry::Result<luo::FileRef> dependency(unsigned int nr);
+	ferry::Result<unsigned long long> dependency_token(unsigned int nr);
 	// Errno::NoEnt: the handler is not there; or what the handler says.
 	ferry::Result<void> can_finish();
 	// After can_finish().

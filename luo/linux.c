@@ -30,6 +30,7 @@ EXPORT_SYMBOL_NS_GPL(ferry_luo_register, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_token, "FERRY");
 
 /* ---- files ---- */
 

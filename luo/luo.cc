@@ -282,4 +282,12 @@ int ferry_luo_dependency(ferry_luo_file *self, unsigned int nr, file **on)
 	return ferry::to_errno(found);
 }
 
+int ferry_luo_dependency_token(ferry_luo_file *self, unsigned int nr, unsigned long long *token)
+{
+	auto of = self->dependency_token(nr);
+	if (of.has_value())
+		*token = *of;
+	return ferry::to_errno(of);
+}
+
 } /* extern "C" */

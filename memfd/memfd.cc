@@ -81,7 +81,7 @@ unsigned long long Memfd::recorded() const
 template <class F> Result<void> Memfd::for_each_new(F &&visit)
 {
 	const unsigned long long end = pages_for(attrs_of(file_).size);
-	Remainder remainder{covered_};
+	ferry::Remainder remainder{covered_};
 	linux_extent extents[extents_at_once];
 	for (unsigned long long from = 0; from < end;) {
 		unsigned int nr = linux_shmem_extents(file_, from, end, extents, extents_at_once);

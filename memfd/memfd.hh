@@ -2,16 +2,18 @@
 // A memfd that is preserved, in the kernel that preserves it.
 #pragma once
 
+#include <ferry/extents.hh>
 #include <ferry/luo.h>
 #include <ferry/own.hh>
 #include <ferry/result.hh>
 
 #include <abi/memfd.h>
 
-#include "memfd/extents.hh"
 #include "memfd/linux.h"
 
 namespace memfd {
+
+using ferry::Extent;
 
 /*
  * The pages are found, pinned and described while the owner of the file still
@@ -63,7 +65,7 @@ class Memfd {
 	struct file *file_;
 	ferry_runs *runs_ = nullptr;
 	// What the runs cover: to tell a new page from one that is recorded.
-	Extents covered_;
+	ferry::Extents covered_;
 	// End of what was recorded last in this pass.
 	unsigned long long next_ = 0;
 	ferry::Owned<linux_shmem_batch> batch_;

@@ -31,6 +31,7 @@ enum ferry_retrieve_status {
  * @handler: whose operation it is
  * @self:    names the file to ferry_luo_depend() and ferry_luo_dependency()
  * @file:    the file; NULL while it was not retrieved
+ * @token:   of the file, in its session
  * @priv:    the handler's own: set by preserve() for the operations before the
  *           kexec, by retrieve(), also when it fails, for those after it
  * @state:   incoming: the node that save() wrote; else none
@@ -40,6 +41,7 @@ struct ferry_luo_args {
 	const struct ferry_luo_handler *handler;
 	struct ferry_luo_file *self;
 	struct file *file;
+	unsigned long long token;
 	void *priv;
 	struct ferry_node state;
 	int status;
@@ -146,6 +148,10 @@ int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
  * Return: 0, or -ERANGE (there are not so many).
  */
 int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct file **file);
+
+/* Its token, by which user space knows it. Return: 0, or -ERANGE. */
+int (ferry_luo_dependency_token)(struct ferry_luo_file *self, unsigned int nr,
+				 unsigned long long *token);
 
 #ifdef __cplusplus
 }

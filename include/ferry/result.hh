@@ -36,6 +36,7 @@ enum class Errno : int {
 	Overflow = 75,
 	OpNotSupp = 95,
 	ProtoNoSupport = 93,
+	Already = 114,
 };
 
 template <class T> struct [[nodiscard]] Result : std::expected<T, Errno> {

@@ -7,8 +7,8 @@
 #include "fake/memfd.hh"
 
 #include <abi/memfd.h>
+#include <ferry/extents.hh>
 #include <ferry/luo.h>
-#include <memfd/extents.hh>
 
 #include <gtest/gtest.h>
 
@@ -876,7 +876,7 @@ TEST(MemfdModule, FailsToLoadWithoutATrace)
 
 // ---- extents ----
 
-std::string all(const memfd::Extents &extents)
+std::string all(const ferry::Extents &extents)
 {
 	std::string text;
 	for (std::size_t i = 0; i < extents.size(); ++i)
@@ -885,7 +885,7 @@ std::string all(const memfd::Extents &extents)
 	return text;
 }
 
-void add(memfd::Extents &extents, Index first, Index end)
+void add(ferry::Extents &extents, Index first, Index end)
 {
 	ASSERT_TRUE(extents.reserve().has_value());
 	extents.add({first, end});
@@ -893,7 +893,7 @@ void add(memfd::Extents &extents, Index first, Index end)
 
 TEST(Extents, AreMergedWhenSettled)
 {
-	memfd::Extents extents;
+	ferry::Extents extents;
 	add(extents, 0, 2);
 	add(extents, 2, 4);
 	add(extents, 8, 9);
@@ -915,15 +915,15 @@ TEST(Extents, AreMergedWhenSettled)
 
 TEST(Extents, AreCutOutOfRanges)
 {
-	memfd::Extents extents;
+	ferry::Extents extents;
 	add(extents, 10, 20);
 	add(extents, 30, 40);
 	extents.settle();
 
-	auto pieces = [&](std::initializer_list<memfd::Extent> ranges) {
+	auto pieces = [&](std::initializer_list<ferry::Extent> ranges) {
 		std::string text;
-		memfd::Remainder remainder{extents};
-		for (memfd::Extent range : ranges) {
+		ferry::Remainder remainder{extents};
+		for (ferry::Extent range : ranges) {
 			for (auto piece = remainder.next(range); piece.first < piece.end;
 			     piece = remainder.next(range))
 				text += std::to_string(piece.first) + "-" +

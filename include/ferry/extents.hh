@@ -7,11 +7,13 @@
 
 #include <algorithm>
 
-#include "memfd/linux.h"
+namespace ferry {
 
-namespace memfd {
-
-using Extent = linux_extent;
+// [first, end)
+struct Extent {
+	unsigned long long first;
+	unsigned long long end;
+};
 
 // Ranges are added in ascending order and become part of the set all at once,
 // with settle(): so that the set can be walked meanwhile.
@@ -120,4 +122,4 @@ class Remainder {
 	std::size_t at_ = 0;
 };
 
-} // namespace memfd
+} // namespace ferry

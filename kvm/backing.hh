@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+// Finding the file that is mapped at an address of a VMM.
+#pragma once
+
+#include <ferry/result.hh>
+
+#include "kvm/linux.h"
+
+namespace virt {
+
+// How long to wait for what others hold for a moment only: a mmap lock, an ioctl,
+// an exit to userspace. A VMM that does its part takes less than one.
+constexpr unsigned int patience_ms = 5000;
+
+struct Backing {
+	file *of; // with a reference
+	unsigned long long first; // page of it
+};
+
+// linux_kvm_backing(), with patience.
+inline ferry::Result<Backing> find_backing(struct kvm *kvm, unsigned long long hva,
+					   unsigned long long pages)
+{
+	Backing backing{};
+	for (unsigned int waited = 0;; ++waited) {
+		const int err = linux_kvm_backing(kvm, hva, pages, &backing.of, &backing.first);
+		if (!err)
+			return backing;
+		if (err != -int(ferry::Errno::Again) || waited == patience_ms)
+			return ferry::fail(ferry::Errno(-err));
+		linux_kvm_sleep(1);
+	}
+}
+
+} // namespace virt

@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "kvm/group.hh"
+
+#include <ferry/lock.hh>
+#include <ferry/log.hh>
+#include <ferry/scope.hh>
+
+#include <algorithm>
+
+#include "kvm/backing.hh"
+#include "kvm/gmem.hh"
+
+using ferry::check;
+using ferry::check_status;
+using ferry::Errno;
+using ferry::fail;
+using ferry::Guard;
+using ferry::Owned;
+using ferry::Result;
+
+namespace virt {
+
+namespace {
+
+class Groups {
+    public:
+	ferry::Mutex<"kvm.groups"> mutex;
+	ferry::List<Group> list;
+};
+
+// Made by the module's init: a mutex has no constant initialiser.
+constinit Groups *groups;
+
+} // namespace
+
+Result<void> groups_create()
+{
+	groups = TRY(ferry::make<Groups>()).release();
+	return {};
+}
+
+void groups_destroy()
+{
+	ferry::destroy(std::exchange(groups, nullptr));
+}
+
+// ---- who is in a group ----
+
+Result<Group *> Group::join(file *of)
+{
+	struct kvm *kvm = linux_kvm_of(of);
+	Guard guard{groups->mutex};
+	for (Group &group : groups->list) {
+		if (group.kvm_ == kvm) {
+			++group.members_;
+			return &group;
+		}
+	}
+	Group *group = TRY(ferry::make<Group>(kvm)).release();
+	group->members_ = 1;
+	groups->list.push_back(*group);
+	return group;
+}
+
+void Group::leave()
+{
+	Guard guard{groups->mutex};
+	if (--members_)
+		return;
+	ferry::List<Group>::remove(*this);
+	ferry::destroy(this);
+}
+
+file *Group::vm()
+{
+	Guard guard{groups->mutex};
+	return vm_;
+}
+
+void Group::set_vm(file *vm)
+{
+	Guard guard{groups->mutex};
+	vm_ = vm;
+}
+
+void Group::add(Vcpu &vcpu)
+{
+	Guard guard{groups->mutex};
+	vcpus_.push_back(vcpu);
+}
+
+void Group::remove(Vcpu &vcpu)
+{
+	Guard guard{groups->mutex};
+	ferry::List<Vcpu>::remove(vcpu);
+}
+
+void Group::add(Gmem &gmem)
+{
+	Guard guard{groups->mutex};
+	gmems_.push_back(gmem);
+}
+
+void Group::remove(Gmem &gmem)
+{
+	Guard guard{groups->mutex};
+	ferry::List<Gmem>::remove(gmem);
+}
+
+bool Group::has_vcpu(unsigned int number)
+{
+	Guard guard{groups->mutex};
+	for (const Vcpu &vcpu : vcpus_) {
+		if (vcpu.number() == number)
+			return true;
+	}
+	return false;
+}
+
+bool Group::has_gmem(file *gmem)
+{
+	Guard guard{groups->mutex};
+	for (const Gmem &member : gmems_) {
+		if (member.is(gmem))
+			return true;
+	}
+	return false;
+}
+
+// ---- stopping a VM ----
+
+Result<void> Group::freeze()
+{
+	Guard guard{groups->mutex};
+	if (!frozen_)
+		TRY(stop());
+	++frozen_;
+	return {};
+}
+
+void Group::unfreeze()
+{
+	Guard guard{groups->mutex};
+	if (!--frozen_)
+		linux_kvm_resume(kvm_);
+}
+
+Result<void> Group::stop()
+{
+	unsigned int vcpu = 0;
+	bool settled = false;
+	for (unsigned int waited = 0; waited < patience_ms; ++waited) {
+		linux_kvm_stop(kvm_);
+		settled = linux_kvm_settled(kvm_, &vcpu);
+		if (settled && !linux_kvm_freeze(kvm_)) {
+			// One more exit may have begun before the freeze, and could
+			// not be finished now.
+			settled = linux_kvm_settled(kvm_, &vcpu);
+			if (settled)
+				return {};
+			linux_kvm_resume(kvm_);
+		}
+		linux_kvm_sleep(1);
+	}
+	linux_kvm_resume(kvm_);
+	if (settled)
+		log_err("a VM cannot be frozen: an ioctl of it does not come to an end");
+	else
+		log_err("a VM cannot be frozen: vCPU %u has an exit that its VMM has not finished; "
+			"KVM_RUN with immediate_exit does",
+			vcpu);
+	return fail(Errno::Busy);
+}
+
+// ---- blobs ----
+
+Result<void> PreservedBlob::save(ferry_owner *owner, Bytes bytes)
+{
+	drop();
+	if (bytes.empty())
+		return {};
+	return check_status(ferry_blob_save(owner, bytes.data(), bytes.size(), &ref_, &blob_));
+}
+
+void PreservedBlob::drop()
+{
+	if (blob_)
+		ferry_blob_destroy(std::exchange(blob_, nullptr));
+}
+
+Result<void> PreservedBlob::put(ferry_writer *writer, const char *child) const
+{
+	if (!blob_)
+		return {};
+	TRY(check_status(ferry_begin(writer, child)));
+	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &ref_)));
+	return check_status(ferry_end(writer));
+}
+
+namespace {
+
+// Calls `work(scratch)`, which returns a Result<void>, in a worker.
+template <class F> Result<void> in_worker(F work)
+{
+	auto call = [](void *ctx, unsigned long scratch) {
+		return ferry::to_errno((*static_cast<F *>(ctx))(scratch));
+	};
+	return check_status(linux_kvm_in_worker(call, &work));
+}
+
+} // namespace
+
+// ---- a vCPU ----
+
+Vcpu::Vcpu(file *its_file, Membership group, ferry_owner *owner)
+	: file_{its_file}, group_{std::move(group)}, owner_{owner}
+{
+	linux_kvm_vcpu_look(file_, &record_);
+	group_->add(*this);
+}
+
+Vcpu::~Vcpu()
+{
+	group_->remove(*this);
+}
+
+Result<Owned<Vcpu>> Vcpu::preserve(ferry_luo_args &args, ferry_owner *owner)
+{
+	Membership group{TRY(Group::join(args.file))};
+	if (file *vm = group->vm())
+		TRY(check_status(ferry_luo_depend(args.self, vm)));
+	return ferry::make<Vcpu>(args.file, std::move(group), owner);
+}
+
+Result<void> Vcpu::freeze(ferry_luo_file *self)
+{
+	TRY(group_->freeze());
+	ferry::Undo resume{[this] { group_->unfreeze(); }};
+	file *vm = group_->vm();
+	if (!vm) {
+		log_err("vCPU %u is preserved, and its VM is not", record_.id);
+		return fail(Errno::NoEnt);
+	}
+	TRY(check_status(ferry_luo_depend(self, vm)));
+	TRY(read());
+	resume.dismiss();
+	frozen_ = true;
+	return {};
+}
+
+Result<void> Vcpu::read()
+{
+	Sections sections;
+	TRY(in_worker([&](unsigned long scratch) { return read_vcpu(scratch, file_, sections); }));
+	linux_kvm_vcpu_look(file_, &record_);
+	return state_.save(owner_, sections.bytes());
+}
+
+void Vcpu::unfreeze()
+{
+	frozen_ = false;
+	state_.drop();
+	group_->unfreeze();
+}
+
+Result<void> Vcpu::save(ferry_writer *writer)
+{
+	TRY(check_status(ferry_put(writer, &ferry_kvm_vcpu_record, &record_)));
+	return frozen_ ? state_.put(writer, "state") : Result<void>{};
+}
+
+// ---- a VM ----
+
+Vm::Vm(file *its_file, Membership group, ferry_owner *owner)
+	: file_{its_file}, group_{std::move(group)}, owner_{owner}
+{
+	group_->set_vm(file_);
+}
+
+Vm::~Vm()
+{
+	group_->set_vm(nullptr);
+	for (unsigned int i = 0; i < nr_backings_; ++i)
+		linux_kvm_fput(backing_[i]);
+	ferry_free(backing_);
+}
+
+Result<Owned<Vm>> Vm::preserve(ferry_luo_args &args, ferry_owner *owner)
+{
+	Membership group{TRY(Group::join(args.file))};
+	auto vm = TRY(ferry::make<Vm>(args.file, std::move(group), owner));
+	TRY(vm->look());
+	// So that what cannot be carried is refused now, and not in the reboot.
+	TRY(vm->find_slots());
+	TRY(vm->depend(args.self));
+	return vm;
+}
+
+Result<void> Vm::look()
+{
+	if (const char *why = linux_kvm_vm_look(group_->kvm(), &record_)) {
+		log_err("a VM cannot be carried: %s", why);
+		return fail(Errno::OpNotSupp);
+	}
+	return {};
+}
+
+// ---- its memory ----
+
+Result<unsigned int> Vm::backing_index(file *found)
+{
+	for (unsigned int i = 0; i < nr_backings_; ++i) {
+		if (linux_kvm_same_contents(backing_[i], found)) {
+			linux_kvm_fput(found);
+			return i;
+		}
+	}
+	if (!backing_)
+		backing_ = static_cast<file **>(ferry_alloc(max_backings * sizeof(file *)));
+	if (!backing_ || nr_backings_ == max_backings) {
+		linux_kvm_fput(found);
+		return fail(backing_ ? Errno::TooBig : Errno::NoMem);
+	}
+	backing_[nr_backings_] = found;
+	return nr_backings_++;
+}
+
+// What was found before, of a slot that has not changed since.
+bool Vm::known_backing(ferry_kvm_slot &slot) const
+{
+	for (unsigned int i = 0; i < slots_.nr; ++i) {
+		const ferry_kvm_slot &old = slots_.slot[i];
+		if (old.slot == slot.slot && old.hva == slot.hva && old.pages == slot.pages &&
+		    !slots_.gmem[i]) {
+			slot.first = old.first;
+			slot.need = old.need;
+			return true;
+		}
+	}
+	return false;
+}
+
+Result<void> Vm::find_backing(ferry_kvm_slot &slot)
+{
+	auto found = virt::find_backing(group_->kvm(), slot.hva, slot.pages);
+	if (found.has_value()) {
+		slot.first = found->first;
+		slot.need = TRY(backing_index(found->of));
+		return {};
+	}
+	// Its VMM is gone, or about to; its memory may be there all the same.
+	if (known_backing(slot))
+		return {};
+	log_err("memory slot %#x of a VM, %llu pages at %#llx of its VMM, is %s (%d)", slot.slot,
+		slot.pages, slot.hva,
+		found.error() == Errno::OpNotSupp ? "not a shared mapping of one file: only "
+						    "memfds and guest_memfds can be carried"
+						  : "not to be found",
+		ferry::to_errno(found));
+	return fail(found.error());
+}
+
+Result<void> Vm::find_slots()
+{
+	Slots now;
+	const unsigned int nr = record_.slots;
+	now.slot = static_cast<ferry_kvm_slot *>(ferry_alloc((nr + 1) * sizeof(*now.slot)));
+	now.gmem = static_cast<file **>(ferry_alloc((nr + 1) * sizeof(*now.gmem)));
+	if (!now.slot || !now.gmem)
+		return fail(Errno::NoMem);
+	const int found = TRY(check(linux_kvm_slots(group_->kvm(), now.slot, now.gmem, nr)));
+	// While it runs, slots may come and go; the freeze looks again.
+	now.nr = std::min(static_cast<unsigned int>(found), nr);
+	for (unsigned int i = 0; i < now.nr; ++i) {
+		if (!now.gmem[i])
+			TRY(find_backing(now.slot[i]));
+	}
+	slots_.swap(now);
+	return {};
+}
+
+Result<void> Vm::depend(ferry_luo_file *self)
+{
+	for (unsigned int i = 0; i < nr_backings_; ++i)
+		TRY(check_status(ferry_luo_depend(self, backing_[i])));
+	return {};
+}
+
+// ---- freeze ----
+
+// All of its vCPUs and guest_memfds have to come along; luo sees to the rest.
+Result<void> Vm::check_members()
+{
+	for (unsigned int nth = 0; nth < record_.vcpus; ++nth) {
+		const long number = linux_kvm_vcpu_number(group_->kvm(), nth);
+		if (number >= 0 && !group_->has_vcpu(static_cast<unsigned int>(number))) {
+			log_err("a VM is preserved, and its vCPU %ld is not", number);
+			return fail(Errno::NoEnt);
+		}
+	}
+	for (unsigned int i = 0; i < slots_.nr; ++i) {
+		if (slots_.gmem[i] && !group_->has_gmem(slots_.gmem[i])) {
+			log_err("a VM is preserved, and the guest_memfd of its memory slot %#x is "
+				"not",
+				slots_.slot[i].slot);
+			return fail(Errno::NoEnt);
+		}
+	}
+	return {};
+}
+
+Result<void> Vm::freeze(ferry_luo_file *self)
+{
+	TRY(group_->freeze());
+	ferry::Undo resume{[this] { group_->unfreeze(); }};
+	TRY(look());
+	TRY(find_slots());
+	TRY(check_members());
+	TRY(depend(self));
+	TRY(read());
+	resume.dismiss();
+	frozen_ = true;
+	return {};
+}
+
+Result<void> Vm::read()
+{
+	Sections sections;
+	TRY(in_worker([&](unsigned long scratch) -> Result<void> {
+		TRY(read_vm(scratch, file_, sections));
+		return check_status(
+			linux_kvm_get_clock(scratch, file_, &record_.clock, &record_.tsc));
+	}));
+	record_.tsc_khz = ferry_tsc_khz();
+	TRY(read_slots(sections));
+	return state_.save(owner_, sections.bytes());
+}
+
+Result<void> Vm::read_slots(Sections &sections)
+{
+	for (unsigned int i = 0; i < slots_.nr; ++i) {
+		const ferry_kvm_slot &slot = slots_.slot[i];
+		// A slot on a guest_memfd comes back with that.
+		if (!slots_.gmem[i])
+			TRY(sections.add(FERRY_KVM_SLOT, &slot, sizeof(slot)));
+		const std::size_t bitmap = (slot.pages + 63) / 64 * 8;
+		auto *dirty = static_cast<ferry_kvm_dirty *>(
+			TRY(sections.reserve(sizeof(ferry_kvm_dirty) + bitmap)));
+		*dirty = {.slot = slot.slot, .reserved = 0};
+		const long got = linux_kvm_dirty_get(group_->kvm(), slot.slot, dirty + 1, bitmap);
+		if (got > 0)
+			sections.commit(FERRY_KVM_DIRTY, sizeof(*dirty) + bitmap);
+	}
+	return {};
+}
+
+void Vm::unfreeze()
+{
+	frozen_ = false;
+	state_.drop();
+	group_->unfreeze();
+}
+
+Result<void> Vm::save(ferry_writer *writer)
+{
+	TRY(check_status(ferry_put(writer, &ferry_kvm_vm_record, &record_)));
+	return frozen_ ? state_.put(writer, "state") : Result<void>{};
+}
+
+} // namespace virt

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+// luo_kvm.ko: its handlers, and its device.
+#include <ferry/log.hh>
+#include <ferry/scope.hh>
+
+#include "kvm/gmem.hh"
+#include "kvm/group.hh"
+#include "kvm/incoming.hh"
+
+using ferry::check_status;
+using ferry::Errno;
+using ferry::fail;
+using ferry::Result;
+
+namespace virt {
+
+namespace {
+
+constinit ferry_owner *owner;
+
+// Operations of the kernel that preserves, on a class of this module.
+template <class T> struct Outgoing {
+	static T *of(ferry_luo_args *args)
+	{
+		return static_cast<T *>(args->priv);
+	}
+	static int preserve(ferry_luo_args *args)
+	{
+		auto made = T::preserve(*args, owner);
+		if (made.has_value())
+			args->priv = made->release();
+		return ferry::to_errno(made);
+	}
+	static void unpreserve(ferry_luo_args *args)
+	{
+		ferry::destroy(of(args));
+	}
+	static int freeze(ferry_luo_args *args)
+	{
+		return ferry::to_errno(of(args)->freeze(args->self));
+	}
+	static void unfreeze(ferry_luo_args *args)
+	{
+		of(args)->unfreeze();
+	}
+	static int save(ferry_luo_args *args, ferry_writer *writer)
+	{
+		return ferry::to_errno(of(args)->save(writer));
+	}
+};
+
+template <class T> constexpr ferry_luo_ops operations(bool (*is)(file *),
+						      unsigned long (*id)(file *),
+						      int (*retrieve)(ferry_luo_args *),
+						      void (*finish)(ferry_luo_args *))
+{
+	return {
+		.can_preserve = is,
+		.id = id,
+		.preserve = Outgoing<T>::preserve,
+		.unpreserve = Outgoing<T>::unpreserve,
+		.freeze = Outgoing<T>::freeze,
+		.unfreeze = Outgoing<T>::unfreeze,
+		.save = Outgoing<T>::save,
+		.retrieve = retrieve,
+		.can_finish = nullptr,
+		.finish = finish,
+	};
+}
+
+constexpr ferry_luo_ops vm_ops =
+	operations<Vm>(linux_kvm_is_vm, linux_kvm_vm_id, retrieve_vm, finish_vm);
+constexpr ferry_luo_ops vcpu_ops =
+	operations<Vcpu>(linux_kvm_is_vcpu, linux_kvm_vcpu_id, retrieve_vcpu, finish_vcpu);
+constexpr ferry_luo_ops gmem_ops =
+	operations<Gmem>(linux_kvm_is_gmem, linux_kvm_gmem_id, retrieve_gmem, finish_gmem);
+
+constinit ferry_luo_handler handlers[] = {
+	{.compatible = FERRY_KVM_VM_COMPATIBLE, .module = nullptr, .ops = &vm_ops},
+	{.compatible = FERRY_KVM_VCPU_COMPATIBLE, .module = nullptr, .ops = &vcpu_ops},
+	{.compatible = FERRY_KVM_GMEM_COMPATIBLE, .module = nullptr, .ops = &gmem_ops},
+};
+
+constexpr const ferry_record *formats[] = {
+	&ferry_kvm_vm_record,
+	&ferry_kvm_vcpu_record,
+	&ferry_kvm_gmem_record,
+};
+
+Result<void> register_handlers()
+{
+	for (std::size_t i = 0; i < std::size(handlers); ++i) {
+		handlers[i].module = linux_this_module();
+		auto done = check_status(ferry_luo_register(&handlers[i]));
+		if (done.has_value())
+			continue;
+		while (i--)
+			ferry_luo_unregister(&handlers[i]);
+		return done;
+	}
+	return {};
+}
+
+Result<void> init()
+{
+	TRY(groups_create());
+	ferry::Undo no_groups{groups_destroy};
+	TRY(incoming_create());
+	ferry::Undo no_incoming{incoming_destroy};
+	owner = ferry_owner_create("kvm");
+	if (!owner)
+		return fail(Errno::NoMem);
+	ferry::Undo no_owner{[] { ferry_owner_destroy(owner); }};
+	TRY(check_status(ferry_formats_register(formats, std::size(formats))));
+	ferry::Undo no_formats{[] { ferry_formats_unregister(formats); }};
+	TRY(register_handlers());
+	no_formats.dismiss();
+	no_owner.dismiss();
+	no_incoming.dismiss();
+	no_groups.dismiss();
+	return {};
+}
+
+} // namespace
+} // namespace virt
+
+int kvm_module_init(void)
+{
+	return ferry::to_errno(virt::init());
+}
+
+void kvm_module_exit(void)
+{
+	for (const ferry_luo_handler &handler : virt::handlers)
+		ferry_luo_unregister(&handler);
+	ferry_formats_unregister(virt::formats);
+	ferry_owner_destroy(virt::owner);
+	virt::incoming_destroy();
+	virt::groups_destroy();
+}
+
+long kvm_device_ioctl(unsigned int request, unsigned long arg)
+{
+	switch (request) {
+	case LIVEUPDATE_KVM_GET_MEMORY:
+		return ferry::to_errno(virt::get_memory(arg));
+	case LIVEUPDATE_KVM_SET_MEMORY:
+		return ferry::to_errno(virt::set_memory(arg));
+	default:
+		return -int(Errno::NotTty);
+	}
+}

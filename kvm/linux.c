@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * luo_kvm.ko's edge to the kernel: kvm/linux.h on the kernel's own functions.
+ * Here: files, stopping a VM, making one, and the device; the rest is in
+ * linux_config.c, linux_state.c, linux_memory.c and linux_ioctl.c.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/delay.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/kvm_host.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/uaccess.h>
+
+#include <uapi/linux/liveupdate_kvm.h>
+#include "linux_internal.h"
+
+static_assert(PAGE_SHIFT == 12);
+static_assert(sizeof(struct liveupdate_kvm_slot) == 56);
+static_assert(sizeof(struct liveupdate_kvm_memory) == 24);
+
+/* ---- any file ---- */
+
+bool linux_kvm_is_vm(struct file *file)
+{
+	return file_is_kvm(file);
+}
+
+bool linux_kvm_is_vcpu(struct file *file)
+{
+	return file_is_kvm_vcpu(file);
+}
+
+bool linux_kvm_is_gmem(struct file *file)
+{
+	u64 flags;
+
+	return kvm_gmem_to_kvm(file, &flags);
+}
+
+struct kvm *linux_kvm_of(struct file *file)
+{
+	u64 flags;
+
+	if (file_is_kvm(file))
+		return file->private_data;
+	if (file_is_kvm_vcpu(file))
+		return vcpu_of(file)->kvm;
+	return kvm_gmem_to_kvm(file, &flags);
+}
+
+unsigned long linux_kvm_vm_id(struct file *file)
+{
+	return (unsigned long)file->private_data;
+}
+
+unsigned long linux_kvm_vcpu_id(struct file *file)
+{
+	return (unsigned long)file->private_data;
+}
+
+unsigned long linux_kvm_gmem_id(struct file *file)
+{
+	return (unsigned long)file_inode(file);
+}
+
+struct file *linux_kvm_fget(int fd)
+{
+	return fget(fd);
+}
+
+struct file *linux_kvm_share(struct file *file)
+{
+	return get_file(file);
+}
+
+void linux_kvm_fput(struct file *file)
+{
+	fput(file);
+}
+
+/* ---- stopping a VM ---- */
+
+void linux_kvm_stop(struct kvm *kvm)
+{
+	set_bit(KVM_LIVEUPDATE_STOP, &kvm->liveupdate);
+	/* Out of the guest, and out of a halt; vcpu_run() looks at the bit. */
+	kvm_make_all_cpus_request(kvm, KVM_REQ_UNBLOCK);
+}
+
+bool linux_kvm_settled(struct kvm *kvm, unsigned int *id)
+{
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		bool busy = true;
+
+		*id = vcpu->vcpu_id;
+		/*
+		 * Who holds it may wait for us: for a page of a memfd that is
+		 * frozen, say.
+		 */
+		if (mutex_trylock(&vcpu->mutex)) {
+			busy = vcpu->arch.complete_userspace_io;
+			mutex_unlock(&vcpu->mutex);
+		}
+		if (busy)
+			return false;
+	}
+	return true;
+}
+
+int linux_kvm_freeze(struct kvm *kvm)
+{
+	if (!down_write_trylock(&kvm->liveupdate_rwsem))
+		return -EAGAIN;
+	set_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	up_write(&kvm->liveupdate_rwsem);
+	return 0;
+}
+
+void linux_kvm_resume(struct kvm *kvm)
+{
+	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	clear_bit(KVM_LIVEUPDATE_STOP, &kvm->liveupdate);
+}
+
+void linux_kvm_sleep(unsigned int milliseconds)
+{
+	fsleep(milliseconds * 1000);
+}
+
+/* ---- in the kernel that gets them ---- */
+
+/* The file of a new descriptor, which nobody has to see. */
+static int file_of_fd(long fd, struct file **file)
+{
+	if (fd < 0)
+		return fd;
+	*file = fget(fd);
+	close_fd(fd);
+	return *file ? 0 : -EBADF;
+}
+
+int linux_kvm_create_vm(struct file **vm)
+{
+	struct file *device = filp_open("/dev/kvm", O_RDWR, 0);
+	struct kvm *kvm;
+	int err;
+
+	if (IS_ERR(device))
+		return PTR_ERR(device);
+	err = file_of_fd(device->f_op->unlocked_ioctl(device, KVM_CREATE_VM, KVM_X86_DEFAULT_VM),
+			 vm);
+	filp_close(device, NULL);
+	if (err)
+		return err;
+	/* Another thread may have put a file of its own in its place. */
+	if (!file_is_kvm(*vm)) {
+		fput(*vm);
+		return -EBADF;
+	}
+	kvm = (*vm)->private_data;
+	set_bit(KVM_LIVEUPDATE_PARKED, &kvm->liveupdate);
+	return 0;
+}
+
+int linux_kvm_create_vcpu(struct file *vm, unsigned int id, struct file **vcpu)
+{
+	int err = file_of_fd(linux_ioctl(vm, KVM_CREATE_VCPU, id), vcpu);
+
+	if (err)
+		return err;
+	if (!file_is_kvm_vcpu(*vcpu) || vcpu_of(*vcpu)->kvm != vm->private_data) {
+		fput(*vcpu);
+		return -EBADF;
+	}
+	return 0;
+}
+
+int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long long bytes,
+			  unsigned long long flags, struct file **gmem)
+{
+	struct kvm_create_guest_memfd create = { .size = bytes, .flags = flags };
+	int err = file_of_fd(linux_ioctl_with(scratch, vm, KVM_CREATE_GUEST_MEMFD, &create,
+				       sizeof(create), 0), gmem);
+
+	if (err)
+		return err;
+	if (linux_kvm_of(*gmem) != vm->private_data) {
+		fput(*gmem);
+		return -EBADF;
+	}
+	return 0;
+}
+
+void linux_kvm_unpark(struct kvm *kvm)
+{
+	clear_bit(KVM_LIVEUPDATE_PARKED, &kvm->liveupdate);
+}
+
+/* ---- the device, and the module ---- */
+
+int linux_kvm_copy_in(void *to, unsigned long long from, size_t bytes)
+{
+	return copy_from_user(to, u64_to_user_ptr(from), bytes) ? -EFAULT : 0;
+}
+
+int linux_kvm_copy_out(unsigned long long to, const void *from, size_t bytes)
+{
+	return copy_to_user(u64_to_user_ptr(to), from, bytes) ? -EFAULT : 0;
+}
+
+static long device_ioctl(struct file *file, unsigned int request, unsigned long arg)
+{
+	return kvm_device_ioctl(request, arg);
+}
+
+static const struct file_operations device_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = device_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+/* For everybody: the descriptor of the VM is what gives the right. */
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "liveupdate_kvm",
+	.mode = 0666,
+	.fops = &device_fops,
+};
+
+struct module *linux_this_module(void)
+{
+	return THIS_MODULE;
+}
+
+static int __init linux_init(void)
+{
+	int err;
+
+	err = linux_ioctl_init();
+	if (err)
+		return err;
+	err = misc_register(&device);
+	if (err)
+		goto exit_ioctl;
+	err = kvm_module_init();
+	if (err)
+		goto deregister;
+	return 0;
+
+deregister:
+	misc_deregister(&device);
+exit_ioctl:
+	linux_ioctl_exit();
+	return err;
+}
+
+static void __exit linux_exit(void)
+{
+	misc_deregister(&device);
+	kvm_module_exit();
+	linux_ioctl_exit();
+}
+
+module_init(linux_init);
+module_exit(linux_exit);
+MODULE_DESCRIPTION("Live update of virtual machines: KVM's VMs, vCPUs and guest_memfds");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS("FERRY");
