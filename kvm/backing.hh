@@ -2,6 +2,7 @@
 // Finding the file that is mapped at an address of a VMM.
 #pragma once
 
+#include <ferry/checked.hh>
 #include <ferry/result.hh>
 
 #include "kvm/linux.h"
@@ -21,6 +22,10 @@ struct Backing {
 inline ferry::Result<Backing> find_backing(struct kvm *kvm, unsigned long long hva,
 					   unsigned long long pages)
 {
+	// Somebody else chose both.
+	auto bytes = ferry::mul(pages, 4096ull);
+	if (!bytes.has_value() || !ferry::add(hva, *bytes).has_value())
+		return ferry::fail(ferry::Errno::Fault);
 	Backing backing{};
 	for (unsigned int waited = 0;; ++waited) {
 		const int err = linux_kvm_backing(kvm, hva, pages, &backing.of, &backing.first);

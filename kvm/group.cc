@@ -9,6 +9,7 @@
 
 #include "kvm/backing.hh"
 #include "kvm/gmem.hh"
+#include "kvm/worker.hh"
 
 using ferry::check;
 using ferry::check_status;
@@ -145,30 +146,45 @@ void Group::unfreeze()
 		linux_kvm_resume(kvm_);
 }
 
+// Nobody new gets at a vCPU of a VM that is frozen. So those that are on their way
+// out of the guest, or out of an ioctl, are through soon.
+linux_kvm_vcpus Group::settle(unsigned int &waited, unsigned int &vcpu)
+{
+	constexpr unsigned int soon_ms = 10;
+	auto vcpus = linux_kvm_settled(kvm_, &vcpu);
+	for (unsigned int i = 0; vcpus == LINUX_KVM_BUSY && i < soon_ms; ++i, ++waited) {
+		linux_kvm_sleep(1);
+		vcpus = linux_kvm_settled(kvm_, &vcpu);
+	}
+	return vcpus;
+}
+
 Result<void> Group::stop()
 {
 	unsigned int vcpu = 0;
-	bool settled = false;
+	auto vcpus = LINUX_KVM_SETTLED;
 	for (unsigned int waited = 0; waited < patience_ms; ++waited) {
 		linux_kvm_stop(kvm_);
-		settled = linux_kvm_settled(kvm_, &vcpu);
-		if (settled && !linux_kvm_freeze(kvm_)) {
-			// One more exit may have begun before the freeze, and could
-			// not be finished now.
-			settled = linux_kvm_settled(kvm_, &vcpu);
-			if (settled)
+		vcpus = linux_kvm_settled(kvm_, &vcpu);
+		// An exit can be finished only while the VM is not frozen.
+		if (vcpus != LINUX_KVM_UNFINISHED && !linux_kvm_freeze(kvm_)) {
+			vcpus = settle(waited, vcpu);
+			if (vcpus == LINUX_KVM_SETTLED)
 				return {};
-			linux_kvm_resume(kvm_);
+			linux_kvm_thaw(kvm_);
 		}
 		linux_kvm_sleep(1);
 	}
 	linux_kvm_resume(kvm_);
-	if (settled)
-		log_err("a VM cannot be frozen: an ioctl of it does not come to an end");
-	else
+	if (vcpus == LINUX_KVM_UNFINISHED)
 		log_err("a VM cannot be frozen: vCPU %u has an exit that its VMM has not finished; "
 			"KVM_RUN with immediate_exit does",
 			vcpu);
+	else if (vcpus == LINUX_KVM_BUSY)
+		log_err("a VM cannot be frozen: an ioctl of its vCPU %u does not come to an end",
+			vcpu);
+	else
+		log_err("a VM cannot be frozen: an ioctl of it does not come to an end");
 	return fail(Errno::Busy);
 }
 
@@ -196,19 +212,6 @@ Result<void> PreservedBlob::put(ferry_writer *writer, const char *child) const
 	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &ref_)));
 	return check_status(ferry_end(writer));
 }
-
-namespace {
-
-// Calls `work(scratch)`, which returns a Result<void>, in a worker.
-template <class F> Result<void> in_worker(F work)
-{
-	auto call = [](void *ctx, unsigned long scratch) {
-		return ferry::to_errno((*static_cast<F *>(ctx))(scratch));
-	};
-	return check_status(linux_kvm_in_worker(call, &work));
-}
-
-} // namespace
 
 // ---- a vCPU ----
 
@@ -302,6 +305,8 @@ Result<void> Vm::look()
 		log_err("a VM cannot be carried: %s", why);
 		return fail(Errno::OpNotSupp);
 	}
+	// Also for a dump, before there is a clock.
+	record_.tsc_khz = ferry_tsc_khz();
 	return {};
 }
 
@@ -432,8 +437,26 @@ Result<void> Vm::read()
 			linux_kvm_get_clock(scratch, file_, &record_.clock, &record_.tsc));
 	}));
 	record_.tsc_khz = ferry_tsc_khz();
+	TRY(read_vcpus(sections));
 	TRY(read_slots(sections));
 	return state_.save(owner_, sections.bytes());
+}
+
+// So that they can be made before anybody asks for them.
+Result<void> Vm::read_vcpus(Sections &sections)
+{
+	auto *numbers = static_cast<unsigned int *>(
+		TRY(sections.reserve(record_.vcpus * sizeof(unsigned int))));
+	unsigned int nr = 0;
+	for (; nr < record_.vcpus; ++nr) {
+		const long number = linux_kvm_vcpu_number(group_->kvm(), nr);
+		if (number < 0)
+			break;
+		numbers[nr] = static_cast<unsigned int>(number);
+	}
+	if (nr)
+		sections.commit(FERRY_KVM_VCPUS, nr * sizeof(unsigned int));
+	return {};
 }
 
 Result<void> Vm::read_slots(Sections &sections)

@@ -63,6 +63,7 @@ class Group : public ferry::Linked<Group> {
 
     private:
 	ferry::Result<void> stop();
+	linux_kvm_vcpus settle(unsigned int &waited, unsigned int &vcpu);
 
 	struct kvm *kvm_;
 	unsigned int members_ = 0;
@@ -172,6 +173,7 @@ class Vm {
 	ferry::Result<void> depend(ferry_luo_file *self);
 	ferry::Result<void> check_members();
 	ferry::Result<void> read();
+	ferry::Result<void> read_vcpus(Sections &sections);
 	ferry::Result<void> read_slots(Sections &sections);
 
 	// The slots of a VM, and the guest_memfd behind each, if it is one.

@@ -6,6 +6,7 @@
 #include <ferry/scope.hh>
 
 #include "kvm/backing.hh"
+#include "kvm/worker.hh"
 
 using ferry::check;
 using ferry::check_status;
@@ -58,8 +59,10 @@ class Scratch {
 	}
 	static Result<Scratch> map()
 	{
+		unsigned long at;
+		TRY(check_status(linux_kvm_scratch_map(&at)));
 		Scratch scratch;
-		TRY(check_status(linux_kvm_scratch_map(&scratch.at_)));
+		scratch.at_ = at;
 		return scratch;
 	}
 	unsigned long at() const
@@ -96,6 +99,8 @@ void drop_blob(ferry_node state, const char *child, const char *what)
 // What `priv` of an incoming file points to when its state is no longer the last
 // kernel's, and nothing came of it.
 constinit char state_taken;
+// Of a guest_memfd: its pages are not, its slots are.
+constinit char pages_taken;
 
 } // namespace
 
@@ -121,14 +126,33 @@ IncomingSlot::~IncomingSlot()
 	linux_kvm_fput(backing);
 }
 
+EarlyVcpu::~EarlyVcpu()
+{
+	if (vcpu)
+		linux_kvm_fput(vcpu);
+}
+
 IncomingVm::~IncomingVm()
 {
+	// In a session that is damaged a VM may be finished before its vCPUs.
+	while (IncomingVcpu *vcpu = vcpus_.front())
+		remove(*vcpu);
 	while (IncomingSlot *slot = slots_.front()) {
 		ferry::List<IncomingSlot>::remove(*slot);
 		ferry::destroy(slot);
 	}
+	drop();
+}
+
+// Of what was made of it.
+void IncomingVm::drop()
+{
+	while (EarlyVcpu *vcpu = early_.front()) {
+		ferry::List<EarlyVcpu>::remove(*vcpu);
+		ferry::destroy(vcpu);
+	}
 	if (vm_)
-		linux_kvm_fput(vm_);
+		linux_kvm_fput(std::exchange(vm_, nullptr));
 }
 
 // ---- making a VM ----
@@ -153,14 +177,69 @@ const char *difference(const ferry_kvm_vm &want, const ferry_kvm_vm &have)
 
 } // namespace
 
-Result<void> IncomingVm::create(ferry_luo_file *self)
+Result<Owned<IncomingVm>> IncomingVm::read(ferry_node state, bool &taken)
 {
-	TRY(check_vm(state_.bytes()));
-	TRY(load_slots(self));
+	ferry_kvm_vm record;
+	TRY(check_status(ferry_get(state, &ferry_kvm_vm_record, &record)));
+	// First, so that without memory nothing was taken yet.
+	auto vm = TRY(ferry::make<IncomingVm>(record));
+	vm->state_ = TRY(load_blob(state, "state", "a VM"));
+	taken = true;
+	TRY(check_vm(vm->state_.bytes()));
+	return vm;
+}
+
+Result<void> IncomingVm::create(unsigned long scratch)
+{
 	TRY(check_status(linux_kvm_create_vm(&vm_)));
-	Scratch scratch = TRY(Scratch::map());
-	TRY(configure(scratch.at()));
-	return load_vm_early(scratch.at(), vm_, state_.bytes());
+	auto made = configure(scratch);
+	if (made.has_value())
+		made = load_vm_early(scratch, vm_, state_.bytes());
+	if (!made.has_value())
+		drop();
+	return made;
+}
+
+void IncomingVm::work_ahead()
+{
+	auto made = in_worker([this](unsigned long scratch) -> Result<void> {
+		TRY(create(scratch));
+		return create_vcpus();
+	});
+	// Whoever retrieves it tries again, and learns why it does not go.
+	if (!made.has_value())
+		drop();
+}
+
+Result<void> IncomingVm::create_vcpus()
+{
+	return for_each_section(state_.bytes(), [&](const Section &section) -> Result<void> {
+		if (section.kind != FERRY_KVM_VCPUS)
+			return {};
+		for (std::size_t at = 0; at + sizeof(unsigned int) <= section.data.size();
+		     at += sizeof(unsigned int)) {
+			auto vcpu = TRY(ferry::make<EarlyVcpu>());
+			memcpy(&vcpu->number, section.data.data() + at, sizeof(unsigned int));
+			TRY(check_status(linux_kvm_create_vcpu(vm_, vcpu->number, &vcpu->vcpu)));
+			early_.push_back(*vcpu.release());
+		}
+		return {};
+	});
+}
+
+Result<file *> IncomingVm::create_vcpu(unsigned int number)
+{
+	for (EarlyVcpu &early : early_) {
+		if (early.number != number)
+			continue;
+		file *vcpu = std::exchange(early.vcpu, nullptr);
+		ferry::List<EarlyVcpu>::remove(early);
+		ferry::destroy(&early);
+		return vcpu;
+	}
+	file *vcpu;
+	TRY(check_status(linux_kvm_create_vcpu(vm_, number, &vcpu)));
+	return vcpu;
 }
 
 Result<void> IncomingVm::configure(unsigned long scratch)
@@ -214,8 +293,22 @@ Result<IncomingSlot *> IncomingVm::add_slot(Bytes data, file *backing, unsigned 
 		log_err("memory slot %#x makes no sense", slot.slot.slot);
 		return fail(Errno::BadMsg);
 	}
-	slots_.push_back(*made->release());
+	insert(*made->release());
 	return &slot;
+}
+
+// Those with a greater number go behind it, in their order.
+void IncomingVm::insert(IncomingSlot &slot)
+{
+	slots_.push_back(slot);
+	for (auto at = slots_.begin(); &*at != &slot;) {
+		IncomingSlot &other = *at;
+		++at;
+		if (other.slot.slot > slot.slot.slot) {
+			ferry::List<IncomingSlot>::remove(other);
+			slots_.push_back(other);
+		}
+	}
 }
 
 void IncomingVm::remove_slots(file *gmem)
@@ -359,6 +452,8 @@ Result<void> IncomingVm::complete(unsigned long scratch)
 
 Result<void> IncomingVm::load(unsigned long scratch)
 {
+	// Also first: a wall clock, which KVM writes anew with its MSR, goes by it.
+	TRY(check_status(linux_kvm_set_clock(scratch, vm_, clock_at(record_, ferry_tsc()))));
 	for (IncomingVcpu &vcpu : vcpus_) {
 		auto loaded = load_vcpu(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes());
 		if (!loaded.has_value()) {
@@ -391,26 +486,49 @@ Result<void> IncomingVm::load_dirty()
 
 namespace {
 
-Result<Owned<IncomingVm>> make_vm(ferry_luo_args *args)
+// What prepare_vm() left, or made now. It is `priv` from then on.
+Result<IncomingVm *> taken_vm(ferry_luo_args *args)
 {
-	ferry_kvm_vm record;
-	TRY(check_status(ferry_get(args->state, &ferry_kvm_vm_record, &record)));
-	Blob state = TRY(load_blob(args->state, "state", "a VM"));
-	args->priv = &state_taken;
-	auto vm = TRY(ferry::make<IncomingVm>(record, std::move(state)));
-	TRY(vm->create(args->self));
+	if (!args->priv) {
+		bool taken = false;
+		auto vm = IncomingVm::read(args->state, taken);
+		if (!vm.has_value()) {
+			args->priv = taken ? &state_taken : nullptr;
+			return fail(vm.error());
+		}
+		args->priv = vm->release();
+	}
+	if (args->priv == &state_taken)
+		return fail(Errno::BadMsg);
+	return static_cast<IncomingVm *>(args->priv);
+}
+
+Result<IncomingVm *> make_vm(ferry_luo_args *args)
+{
+	IncomingVm *vm = TRY(taken_vm(args));
+	if (!vm->vm()) {
+		Scratch scratch = TRY(Scratch::map());
+		TRY(vm->create(scratch.at()));
+	}
+	TRY(vm->load_slots(args->self));
 	return vm;
 }
 
 } // namespace
+
+void prepare_vm(ferry_luo_args *args)
+{
+	auto vm = taken_vm(args);
+	if (vm.has_value())
+		(*vm)->work_ahead();
+}
 
 int retrieve_vm(ferry_luo_args *args)
 {
 	auto made = make_vm(args);
 	if (!made.has_value())
 		return ferry::to_errno(made);
-	IncomingVm *vm = made->release();
-	args->priv = vm;
+	IncomingVm *vm = *made;
 	args->file = linux_kvm_share(vm->vm());
 	Guard guard{incoming->mutex};
 	incoming->vms.push_back(*vm);
@@ -419,16 +537,16 @@ int retrieve_vm(ferry_luo_args *args)
 
 void finish_vm(ferry_luo_args *args)
 {
-	if (args->status != FERRY_RETRIEVED) {
-		if (!args->priv)
-			drop_blob(args->state, "state", "a VM");
+	if (!args->priv)
+		return drop_blob(args->state, "state", "a VM");
+	if (args->priv == &state_taken)
 		return;
-	}
 	auto *vm = static_cast<IncomingVm *>(args->priv);
-	if (!vm->is_complete())
+	if (args->status == FERRY_RETRIEVED && !vm->is_complete())
 		log_warn("a VM is finished before it was complete, and cannot run");
 	Guard guard{incoming->mutex};
-	ferry::List<IncomingVm>::remove(*vm);
+	if (vm->linked())
+		ferry::List<IncomingVm>::remove(*vm);
 	ferry::destroy(vm);
 }
 
@@ -459,7 +577,7 @@ Result<Owned<IncomingVcpu>> make_vcpu(ferry_luo_args *args)
 	vcpu->state = TRY(load_blob(args->state, "state", "a vCPU"));
 	args->priv = &state_taken;
 	TRY(check_vcpu(vcpu->state.bytes()));
-	TRY(check_status(linux_kvm_create_vcpu(vm->vm(), vcpu->record.id, &vcpu->vcpu)));
+	vcpu->vcpu = TRY(vm->create_vcpu(vcpu->record.id));
 	vm->add(*vcpu);
 	return vcpu;
 }
@@ -552,9 +670,10 @@ Result<file *> make_gmem(ferry_luo_args *args)
 	IncomingVm *vm = TRY(vm_of(args));
 	// The pages first: whatever fails later, closing them frees them.
 	ferry_runs_in *pages = TRY(open_pages(args->state));
-	args->priv = &state_taken;
+	args->priv = &pages_taken;
 	ferry::Undo close{[pages] { ferry_runs_close(pages); }};
 	Blob slots = TRY(load_blob(args->state, "slots", "a guest_memfd"));
+	args->priv = &state_taken;
 
 	ferry_kvm_gmem record;
 	TRY(check_status(ferry_get(args->state, &ferry_kvm_gmem_record, &record)));
@@ -592,14 +711,16 @@ void finish_gmem(ferry_luo_args *args)
 			vm->remove_slots(args->file);
 		return;
 	}
-	if (args->priv)
+	if (args->priv == &state_taken)
 		return;
-	auto pages = open_pages(args->state);
-	if (pages.has_value())
-		ferry_runs_close(*pages);
-	else
-		log_err("the pages of a guest_memfd that nobody retrieved are lost (%d)",
-			ferry::to_errno(pages));
+	if (!args->priv) {
+		auto pages = open_pages(args->state);
+		if (pages.has_value())
+			ferry_runs_close(*pages);
+		else
+			log_err("the pages of a guest_memfd that nobody retrieved are lost (%d)",
+				ferry::to_errno(pages));
+	}
 	drop_blob(args->state, "slots", "a guest_memfd");
 }
 

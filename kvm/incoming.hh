@@ -44,16 +44,32 @@ struct IncomingSlot : ferry::Linked<IncomingSlot> {
 	~IncomingSlot();
 };
 
+// A vCPU that was made before anybody asked for it.
+struct EarlyVcpu : ferry::Linked<EarlyVcpu> {
+	unsigned int number = 0;
+	file *vcpu = nullptr; // with a reference
+	~EarlyVcpu();
+};
+
 class IncomingVm : public ferry::Linked<IncomingVm> {
     public:
-	explicit IncomingVm(const ferry_kvm_vm &record, Blob state)
-		: record_{record}, state_{std::move(state)}
+	explicit IncomingVm(const ferry_kvm_vm &record) : record_{record}
 	{
 	}
 	~IncomingVm();
 
-	// Makes the VM. Its slots refer to what the file needs.
-	ferry::Result<void> create(ferry_luo_file *self);
+	// The VM of a record and its blob, checked. `taken`: the blob is no longer
+	// the last kernel's.
+	static ferry::Result<ferry::Owned<IncomingVm>> read(ferry_node state, bool &taken);
+
+	// In a kernel thread: makes the VM and its vCPUs, if that goes well.
+	void work_ahead();
+	// Makes the VM.
+	ferry::Result<void> create(unsigned long scratch);
+	// Its slots refer to what the file needs.
+	ferry::Result<void> load_slots(ferry_luo_file *self);
+	// A vCPU, made ahead or now; with a reference.
+	ferry::Result<file *> create_vcpu(unsigned int number);
 
 	file *vm() const
 	{
@@ -93,16 +109,19 @@ class IncomingVm : public ferry::Linked<IncomingVm> {
 
     private:
 	ferry::Result<void> configure(unsigned long scratch);
-	ferry::Result<void> load_slots(ferry_luo_file *self);
+	ferry::Result<void> create_vcpus();
+	void drop();
 	ferry::Result<void> check_mapping(const IncomingSlot &slot, unsigned long long hva);
 	ferry::Result<void> check_complete();
 	ferry::Result<void> load(unsigned long scratch);
 	ferry::Result<void> load_dirty();
+	void insert(IncomingSlot &slot);
 	IncomingSlot *find_slot(unsigned int number);
 
 	ferry_kvm_vm record_;
 	Blob state_;
 	file *vm_ = nullptr; // with a reference
+	ferry::List<EarlyVcpu> early_;
 	ferry::List<IncomingVcpu> vcpus_;
 	unsigned int nr_vcpus_ = 0;
 	ferry::List<IncomingSlot> slots_; // by number
@@ -113,6 +132,7 @@ ferry::Result<void> incoming_create();
 void incoming_destroy();
 
 // luo's operations. finish() of one that was not retrieved frees what it had.
+void prepare_vm(ferry_luo_args *args);
 int retrieve_vm(ferry_luo_args *args);
 void finish_vm(ferry_luo_args *args);
 int retrieve_vcpu(ferry_luo_args *args);

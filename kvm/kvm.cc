@@ -49,10 +49,9 @@ template <class T> struct Outgoing {
 	}
 };
 
-template <class T> constexpr ferry_luo_ops operations(bool (*is)(file *),
-						      unsigned long (*id)(file *),
-						      int (*retrieve)(ferry_luo_args *),
-						      void (*finish)(ferry_luo_args *))
+template <class T> constexpr ferry_luo_ops
+operations(bool (*is)(file *), unsigned long (*id)(file *), void (*prepare)(ferry_luo_args *),
+	   int (*retrieve)(ferry_luo_args *), void (*finish)(ferry_luo_args *))
 {
 	return {
 		.can_preserve = is,
@@ -62,6 +61,7 @@ template <class T> constexpr ferry_luo_ops operations(bool (*is)(file *),
 		.freeze = Outgoing<T>::freeze,
 		.unfreeze = Outgoing<T>::unfreeze,
 		.save = Outgoing<T>::save,
+		.prepare = prepare,
 		.retrieve = retrieve,
 		.can_finish = nullptr,
 		.finish = finish,
@@ -69,16 +69,17 @@ template <class T> constexpr ferry_luo_ops operations(bool (*is)(file *),
 }
 
 constexpr ferry_luo_ops vm_ops =
-	operations<Vm>(linux_kvm_is_vm, linux_kvm_vm_id, retrieve_vm, finish_vm);
+	operations<Vm>(linux_kvm_is_vm, linux_kvm_vm_id, prepare_vm, retrieve_vm, finish_vm);
 constexpr ferry_luo_ops vcpu_ops =
-	operations<Vcpu>(linux_kvm_is_vcpu, linux_kvm_vcpu_id, retrieve_vcpu, finish_vcpu);
+	operations<Vcpu>(linux_kvm_is_vcpu, linux_kvm_vcpu_id, nullptr, retrieve_vcpu, finish_vcpu);
 constexpr ferry_luo_ops gmem_ops =
-	operations<Gmem>(linux_kvm_is_gmem, linux_kvm_gmem_id, retrieve_gmem, finish_gmem);
+	operations<Gmem>(linux_kvm_is_gmem, linux_kvm_gmem_id, nullptr, retrieve_gmem, finish_gmem);
 
+// The VM's last: with it work begins on what was carried.
 constinit ferry_luo_handler handlers[] = {
-	{.compatible = FERRY_KVM_VM_COMPATIBLE, .module = nullptr, .ops = &vm_ops},
 	{.compatible = FERRY_KVM_VCPU_COMPATIBLE, .module = nullptr, .ops = &vcpu_ops},
 	{.compatible = FERRY_KVM_GMEM_COMPATIBLE, .module = nullptr, .ops = &gmem_ops},
+	{.compatible = FERRY_KVM_VM_COMPATIBLE, .module = nullptr, .ops = &vm_ops},
 };
 
 constexpr const ferry_record *formats[] = {

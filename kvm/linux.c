@@ -91,27 +91,30 @@ void linux_kvm_stop(struct kvm *kvm)
 	kvm_make_all_cpus_request(kvm, KVM_REQ_UNBLOCK);
 }
 
-bool linux_kvm_settled(struct kvm *kvm, unsigned int *id)
+enum linux_kvm_vcpus linux_kvm_settled(struct kvm *kvm, unsigned int *id)
 {
+	enum linux_kvm_vcpus worst = LINUX_KVM_SETTLED;
 	struct kvm_vcpu *vcpu;
 	unsigned long i;
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
-		bool busy = true;
+		enum linux_kvm_vcpus is = LINUX_KVM_BUSY;
 
-		*id = vcpu->vcpu_id;
 		/*
 		 * Who holds it may wait for us: for a page of a memfd that is
 		 * frozen, say.
 		 */
 		if (mutex_trylock(&vcpu->mutex)) {
-			busy = vcpu->arch.complete_userspace_io;
+			is = vcpu->arch.complete_userspace_io ? LINUX_KVM_UNFINISHED :
+								LINUX_KVM_SETTLED;
 			mutex_unlock(&vcpu->mutex);
 		}
-		if (busy)
-			return false;
+		if (is > worst) {
+			worst = is;
+			*id = vcpu->vcpu_id;
+		}
 	}
-	return true;
+	return worst;
 }
 
 int linux_kvm_freeze(struct kvm *kvm)
@@ -121,6 +124,11 @@ int linux_kvm_freeze(struct kvm *kvm)
 	set_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
 	up_write(&kvm->liveupdate_rwsem);
 	return 0;
+}
+
+void linux_kvm_thaw(struct kvm *kvm)
+{
+	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
 }
 
 void linux_kvm_resume(struct kvm *kvm)
@@ -148,22 +156,14 @@ static int file_of_fd(long fd, struct file **file)
 
 int linux_kvm_create_vm(struct file **vm)
 {
-	struct file *device = filp_open("/dev/kvm", O_RDWR, 0);
+	static atomic_t number;
+	char name[16];
 	struct kvm *kvm;
-	int err;
 
-	if (IS_ERR(device))
-		return PTR_ERR(device);
-	err = file_of_fd(device->f_op->unlocked_ioctl(device, KVM_CREATE_VM, KVM_X86_DEFAULT_VM),
-			 vm);
-	filp_close(device, NULL);
-	if (err)
-		return err;
-	/* Another thread may have put a file of its own in its place. */
-	if (!file_is_kvm(*vm)) {
-		fput(*vm);
-		return -EBADF;
-	}
+	snprintf(name, sizeof(name), "lu%u", (unsigned int)atomic_inc_return(&number));
+	*vm = kvm_create_vm_file(KVM_X86_DEFAULT_VM, name);
+	if (IS_ERR(*vm))
+		return PTR_ERR(*vm);
 	kvm = (*vm)->private_data;
 	set_bit(KVM_LIVEUPDATE_PARKED, &kvm->liveupdate);
 	return 0;
@@ -171,15 +171,8 @@ int linux_kvm_create_vm(struct file **vm)
 
 int linux_kvm_create_vcpu(struct file *vm, unsigned int id, struct file **vcpu)
 {
-	int err = file_of_fd(linux_ioctl(vm, KVM_CREATE_VCPU, id), vcpu);
-
-	if (err)
-		return err;
-	if (!file_is_kvm_vcpu(*vcpu) || vcpu_of(*vcpu)->kvm != vm->private_data) {
-		fput(*vcpu);
-		return -EBADF;
-	}
-	return 0;
+	*vcpu = kvm_create_vcpu_file(vm->private_data, id);
+	return IS_ERR(*vcpu) ? (int)PTR_ERR(*vcpu) : 0;
 }
 
 int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long long bytes,

@@ -64,12 +64,17 @@ long (linux_kvm_vcpu_number)(struct kvm *kvm, unsigned int nth);
 /* Makes its vCPUs leave the guest, and KVM_RUN finish exits only. At once. */
 void (linux_kvm_stop)(struct kvm *kvm);
 
+enum linux_kvm_vcpus {
+	LINUX_KVM_SETTLED,
+	LINUX_KVM_BUSY,		/* one is in an ioctl */
+	LINUX_KVM_UNFINISHED,	/* its exit to userspace (port I/O, ...) is not finished */
+};
+
 /**
  * linux_kvm_settled - has each vCPU come to a clean point?
- * @vcpu: one that has not: it is in an ioctl, or its exit to userspace (port or
- *        memory-mapped I/O, ...) is unfinished
+ * @vcpu: one that has not
  */
-bool (linux_kvm_settled)(struct kvm *kvm, unsigned int *vcpu);
+enum linux_kvm_vcpus (linux_kvm_settled)(struct kvm *kvm, unsigned int *vcpu);
 
 /**
  * linux_kvm_freeze - let ioctls of the VM, its vCPUs and devices fail with EBUSY
@@ -79,7 +84,9 @@ bool (linux_kvm_settled)(struct kvm *kvm, unsigned int *vcpu);
  */
 int (linux_kvm_freeze)(struct kvm *kvm);
 
-/* Takes back linux_kvm_stop() and linux_kvm_freeze(). */
+/* Takes back linux_kvm_freeze(); */
+void (linux_kvm_thaw)(struct kvm *kvm);
+/* ... and linux_kvm_stop(), too. */
 void (linux_kvm_resume)(struct kvm *kvm);
 
 void (linux_kvm_sleep)(unsigned int milliseconds);
@@ -96,9 +103,8 @@ void (linux_kvm_sleep)(unsigned int milliseconds);
  * linux_kvm_in_worker - call in a kernel thread with an address space of its own
  * @work: what to call; gets the scratch memory
  *
- * There, states can be read whoever the VM belongs to, and without a lock of a
- * process: only linux_kvm_get(), linux_kvm_get_msrs() and linux_kvm_msr_list(),
- * of a VM that is frozen.
+ * There the states of any VM that is frozen can be read, whoever it belongs to,
+ * and without a lock of a process; and a VM that was made there can be written.
  *
  * Return: what @work returned, or -ENOMEM.
  */
@@ -115,8 +121,7 @@ void (linux_kvm_scratch_unmap)(unsigned long scratch);
  * @data: in the format of the section
  * @room: of @data, in bytes; LINUX_KVM_SCRATCH_BYTES is always enough
  *
- * Return: bytes, or 0: it has no such state; -EBUSY: an ioctl of the vCPU is
- * under way; what KVM says.
+ * Return: bytes, or 0: it has no such state; what KVM says.
  */
 int (linux_kvm_get)(unsigned long scratch, struct file *file, unsigned int kind, void *data,
 		    ferry_size room);
@@ -198,8 +203,8 @@ int (linux_kvm_dirty_add)(struct kvm *kvm, unsigned int slot, const void *bitmap
 /**
  * linux_kvm_create_vm - make a VM
  *
- * It is parked (KVM_RUN fails with EBUSY), and goes to whoever uses it. Opens
- * /dev/kvm, as the current process sees it.
+ * It is parked (KVM_RUN fails with EBUSY), and goes to whoever uses it. Until
+ * then it belongs to the current process, or worker.
  *
  * Return: 0 and @vm, with a reference.
  */

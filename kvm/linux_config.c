@@ -132,6 +132,19 @@ static u32 features_of(struct kvm_vcpu *vcpu)
 	return features;
 }
 
+/*
+ * On a host that cannot scale, KVM leaves 0 in the field when it thinks that the
+ * guest's counter should be slower than the host's, which a refined calibration of
+ * the host's is enough for.
+ */
+static u64 tsc_ratio_of(struct kvm_vcpu_arch *arch)
+{
+	if (!kvm_caps.has_tsc_control ||
+	    arch->l1_tsc_scaling_ratio == kvm_caps.default_tsc_scaling_ratio)
+		return 0;
+	return arch->l1_tsc_scaling_ratio;
+}
+
 void linux_kvm_vcpu_look(struct file *file, struct ferry_kvm_vcpu *record)
 {
 	struct kvm_vcpu *vcpu = vcpu_of(file);
@@ -142,8 +155,7 @@ void linux_kvm_vcpu_look(struct file *file, struct ferry_kvm_vcpu *record)
 	record->mcg_cap = arch->mcg_cap;
 	record->tsc = rdtsc();
 	record->tsc_offset = arch->l1_tsc_offset;
-	record->tsc_ratio = arch->l1_tsc_scaling_ratio == kvm_caps.default_tsc_scaling_ratio ?
-			    0 : arch->l1_tsc_scaling_ratio;
+	record->tsc_ratio = tsc_ratio_of(arch);
 	record->tsc_khz = arch->virtual_tsc_khz;
 	record->tsc_mult = arch->virtual_tsc_mult;
 	record->tsc_shift = (u8)arch->virtual_tsc_shift;
@@ -302,6 +314,9 @@ int linux_kvm_set_tsc(unsigned long scratch, struct file *file, const struct fer
 		arg.offset += scale_tsc(want->tsc, want->tsc_ratio) -
 			      scale_tsc(want->tsc, arch->l1_tsc_scaling_ratio);
 	} else {
+		/* The creation of the vCPU may have made something else of it. */
+		arch->l1_tsc_scaling_ratio = kvm_caps.default_tsc_scaling_ratio;
+		arch->tsc_scaling_ratio = kvm_caps.default_tsc_scaling_ratio;
 		arch->virtual_tsc_khz = want->tsc_khz;
 		arch->virtual_tsc_mult = want->tsc_mult;
 		arch->virtual_tsc_shift = (s8)want->tsc_shift;

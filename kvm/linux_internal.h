@@ -40,9 +40,8 @@ void linux_ioctl_exit(void);
 /*
  * Calls an ioctl with an argument as it is.
  *
- * A worker goes to the arch's handlers, behind the checks of owner and freeze;
- * what it needs of them are those that read. -EBUSY there: another ioctl of the
- * vCPU is under way.
+ * For a VM of another process a worker goes to the arch's handlers, behind the
+ * checks of owner and freeze; what it needs of them are those that read.
  */
 long linux_ioctl(struct file *file, unsigned int request, unsigned long arg);
 

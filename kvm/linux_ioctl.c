@@ -89,14 +89,17 @@ long linux_ioctl(struct file *file, unsigned int request, unsigned long arg)
 	struct kvm_vcpu *vcpu;
 	long ret;
 
-	if (!(current->flags & PF_KTHREAD))
+	if (linux_kvm_of(file)->mm == current->mm || !(current->flags & PF_KTHREAD))
 		return file->f_op->unlocked_ioctl(file, request, arg);
 	if (file_is_kvm(file))
 		return kvm_arch_vm_ioctl(file, request, arg);
 
+	/*
+	 * The VM is frozen. An ioctl that came before the freeze to the lock, and
+	 * after linux_kvm_settled() gets it, only looks at the freeze and leaves.
+	 */
 	vcpu = vcpu_of(file);
-	if (!mutex_trylock(&vcpu->mutex))
-		return -EBUSY;
+	mutex_lock(&vcpu->mutex);
 	ret = kvm_arch_vcpu_ioctl(file, request, arg);
 	mutex_unlock(&vcpu->mutex);
 	return ret;

@@ -45,8 +45,7 @@ static int get_by_pointer(struct file *file, unsigned int kind, void *data)
 	struct kvm_vcpu *vcpu = vcpu_of(file);
 	int err;
 
-	if (!mutex_trylock(&vcpu->mutex))
-		return -EBUSY;
+	mutex_lock(&vcpu->mutex);
 	if (kind == FERRY_KVM_REGS)
 		err = kvm_arch_vcpu_ioctl_get_regs(vcpu, data);
 	else
@@ -495,8 +494,7 @@ void linux_kvm_flush_timer(struct file *file)
 {
 	struct kvm_vcpu *vcpu = vcpu_of(file);
 
-	if (!mutex_trylock(&vcpu->mutex))
-		return;
+	mutex_lock(&vcpu->mutex);
 	kvm_inject_pending_timer_irqs(vcpu);
 	mutex_unlock(&vcpu->mutex);
 }

@@ -190,6 +190,23 @@ Result<void> ferry_luo_file::find_handler()
 	return {};
 }
 
+void ferry_luo_file::prepare()
+{
+	// Not find_handler(): that it is not there yet is no news.
+	if (!handler_) {
+		auto handler = registry_.named(record_.handler);
+		if (!handler.has_value() || !(*handler)->prepare)
+			return;
+		handler_ = std::move(*handler);
+	}
+	if (prepared_ || status_ != FERRY_NOT_RETRIEVED || !handler_->prepare)
+		return;
+	prepared_ = true;
+	ferry_luo_args with = args();
+	handler_->prepare(&with);
+	priv_ = with.priv;
+}
+
 Result<void> ferry_luo_file::retrieve()
 {
 	if (status_ == FERRY_RETRIEVE_FAILED)

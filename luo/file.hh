@@ -104,6 +104,8 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	ferry::Result<void> load(ferry_node node);
 	// Errno::NoEnt: the handler is not there. Holds it until the file is finished.
 	ferry::Result<void> find_handler();
+	// Lets the handler work ahead, once, if it is there.
+	void prepare();
 	// Makes the file anew, unless it is there; after find_handler(), and after
 	// everything that it needs. An error of the handler's stays.
 	ferry::Result<void> retrieve();
@@ -177,6 +179,7 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	unsigned int nr_needs_ = 0;
 	ferry_node state_{-1};
 	bool freezing_ = false; // in the handler's freeze()
+	bool prepared_ = false;
 	int status_ = FERRY_NOT_RETRIEVED;
 	ferry::Errno retrieve_error_{};
 };

@@ -14,6 +14,7 @@
 #include <linux/notifier.h>
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include <ferry/luo.h>
 #include "linux.h"
@@ -166,6 +167,20 @@ static struct notifier_block kexec_block = {
 	.notifier_call = kexec_notify,
 };
 
+/* ---- working ahead ---- */
+
+static void background(struct work_struct *work)
+{
+	luo_background();
+}
+
+static DECLARE_WORK(background_work, background);
+
+void linux_background(void)
+{
+	queue_work(system_dfl_wq, &background_work);
+}
+
 /* ---- the module ---- */
 
 static int update_show(struct seq_file *file, void *unused)
@@ -209,6 +224,7 @@ static void __exit linux_exit(void)
 	debugfs_remove(update_file);
 	misc_deregister(&device);
 	unregister_kexec_notifier(&kexec_block);
+	cancel_work_sync(&background_work);
 	luo_module_exit();
 }
 

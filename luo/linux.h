@@ -50,6 +50,9 @@ int (linux_user_read)(void *to, ferry_size size, const void *user, ferry_size us
 /* copy_to_user(). Return: 0 or -EFAULT. */
 int (linux_user_write)(void *user, const void *from, ferry_size size);
 
+/* Has luo_background() called, soon, in a kernel thread. */
+void (linux_background)(void);
+
 /* This module. */
 struct module *(linux_this_module)(void);
 
@@ -79,6 +82,9 @@ void (luo_session_release)(struct luo_session *session);
  */
 int (luo_prepare)(bool kho);
 void (luo_abort)(void);
+
+/* What linux_background() asked for; not after luo_module_exit(). */
+void (luo_background)(void);
 
 /* The last update, a line each: "key value". */
 void (luo_show_update)(struct seq_file *file);

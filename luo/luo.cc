@@ -258,11 +258,19 @@ void luo_show_update(seq_file *file)
 	orchestrator->show_update(file);
 }
 
+void luo_background(void)
+{
+	orchestrator->work_ahead();
+}
+
 /* ---- handlers ---- */
 
 int ferry_luo_register(const ferry_luo_handler *handler)
 {
-	return ferry::to_errno(orchestrator->registry.add(*handler));
+	const int err = ferry::to_errno(orchestrator->registry.add(*handler));
+	if (!err && handler->ops->prepare)
+		linux_background();
+	return err;
 }
 
 void ferry_luo_unregister(const ferry_luo_handler *handler)

@@ -218,6 +218,22 @@ void Orchestrator::release_session(Session &session)
 		carried_done();
 }
 
+void Orchestrator::work_ahead()
+{
+	// One session at a time, so that who wants one waits for no more than one.
+	// Where some go meanwhile, others may be passed over: nothing is lost by it.
+	for (unsigned int nr = 0;; ++nr) {
+		auto gate = enter();
+		auto sessions = sessions_.lock();
+		auto at = sessions->incoming.begin();
+		for (unsigned int i = 0; i < nr && at != sessions->incoming.end(); ++i)
+			++at;
+		if (at == sessions->incoming.end())
+			return;
+		at->prepare();
+	}
+}
+
 /* ---- the way into the next kernel ---- */
 
 Result<void> Orchestrator::prepare(bool kho)

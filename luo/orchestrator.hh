@@ -43,6 +43,9 @@ class Orchestrator {
 	// The last reference to a session's file is gone.
 	void release_session(Session &session);
 
+	// Lets handlers work ahead on carried files; in a kernel thread.
+	void work_ahead();
+
 	// Held by every operation on a session.
 	auto enter()
 	{

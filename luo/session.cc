@@ -220,6 +220,13 @@ Result<void> Session::claim()
 	return {};
 }
 
+void Session::prepare()
+{
+	Guard guard{mutex_};
+	for (File &file : files_)
+		file.prepare();
+}
+
 void Session::disclaim()
 {
 	Guard guard{mutex_};

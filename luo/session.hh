@@ -70,6 +70,8 @@ class Session : public ferry::Linked<Session> {
 
 	// Errno::Inval: it is retrieved already.
 	ferry::Result<void> claim();
+	// Lets handlers work ahead.
+	void prepare();
 	// Undoes claim(), so that somebody else can.
 	void disclaim();
 	// A file, after everything that it needs. Errno::NoEnt: no such token, or a

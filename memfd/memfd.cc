@@ -362,6 +362,7 @@ constexpr ferry_luo_ops ops{
 	.freeze = freeze,
 	.unfreeze = unfreeze,
 	.save = save,
+	.prepare = nullptr,
 	.retrieve = retrieve,
 	.can_finish = nullptr,
 	.finish = finish,

@@ -55,6 +55,7 @@ enum ferry_kvm_kind {
 	FERRY_KVM_PMU_FILTER = 70,	/* struct kvm_pmu_event_filter */
 	FERRY_KVM_SLOT = 71,		/* (n) struct ferry_kvm_slot */
 	FERRY_KVM_DIRTY = 72,		/* (n) struct ferry_kvm_dirty, bitmap */
+	FERRY_KVM_VCPUS = 73,		/* unsigned int[]: numbers, in the order of creation */
 };
 
 /* The layout of struct kvm_msr_entry. */

@@ -68,6 +68,10 @@ struct ferry_luo_args {
  * @save:         Write the state into the current node. Called after freeze()
  *                for the next kernel, and any time after preserve() for a dump;
  *                then changes may go on.
+ * @prepare:      (*) In the next kernel, in a kernel thread, soon after the handler
+ *                was registered: do what takes time and needs neither a process
+ *                nor other files, so that nobody waits for it. May set @priv,
+ *                which then goes to retrieve() or to finish().
  * @retrieve:     Make the file anew from @state, and set @file, with one
  *                reference that goes to the caller. An error is final, and
  *                finish() is called in the end; only after -ENOMEM with @priv
@@ -85,6 +89,7 @@ struct ferry_luo_ops {
 	int (*freeze)(struct ferry_luo_args *args);
 	void (*unfreeze)(struct ferry_luo_args *args);
 	int (*save)(struct ferry_luo_args *args, struct ferry_writer *writer);
+	void (*prepare)(struct ferry_luo_args *args);
 	int (*retrieve)(struct ferry_luo_args *args);
 	int (*can_finish)(struct ferry_luo_args *args);
 	void (*finish)(struct ferry_luo_args *args);
