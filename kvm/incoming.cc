@@ -169,7 +169,7 @@ const char *difference(const ferry_kvm_vm &want, const ferry_kvm_vm &have)
 		if (field.offset == offsetof(ferry_kvm_vm, vcpus))
 			return nullptr;
 		if (memcmp(reinterpret_cast<const char *>(&want) + field.offset,
-			   reinterpret_cast<const char *>(&have) + field.offset, field.room))
+			   reinterpret_cast<const char *>(&have) + field.offset, field.room) != 0)
 			return field.name;
 	}
 	return nullptr;

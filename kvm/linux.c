@@ -119,11 +119,19 @@ enum linux_kvm_vcpus linux_kvm_settled(struct kvm *kvm, unsigned int *id)
 
 int linux_kvm_freeze(struct kvm *kvm)
 {
-	if (!down_write_trylock(&kvm->liveupdate_rwsem))
-		return -EAGAIN;
+	unsigned int i;
+
+	/* First, so that those who come from now on leave at once. */
 	set_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
-	up_write(&kvm->liveupdate_rwsem);
-	return 0;
+	for (i = 0; i < 5; i++) {
+		if (down_write_trylock(&kvm->liveupdate_rwsem)) {
+			up_write(&kvm->liveupdate_rwsem);
+			return 0;
+		}
+		fsleep(200);
+	}
+	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	return -EAGAIN;
 }
 
 void linux_kvm_thaw(struct kvm *kvm)

@@ -97,7 +97,7 @@ void (linux_kvm_sleep)(unsigned int milliseconds);
  * Memory of user space that the ioctls below take their arguments from: that of
  * a worker, or that of the current process.
  */
-#define LINUX_KVM_SCRATCH_BYTES	(64 * 1024)
+#define LINUX_KVM_SCRATCH_BYTES	0x10000
 
 /**
  * linux_kvm_in_worker - call in a kernel thread with an address space of its own

@@ -128,6 +128,10 @@ int linux_ioctl_init(void)
 	worker_mm = mm_alloc();
 	if (!worker_mm)
 		return -ENOMEM;
+#ifdef CONFIG_MEMCG
+	/* Not who loads the module, and exits: what is mapped there belongs to nobody. */
+	RCU_INIT_POINTER(worker_mm->owner, NULL);
+#endif
 	err = linux_kvm_in_worker(map_worker_scratch, NULL);
 	if (err)
 		mmput(worker_mm);

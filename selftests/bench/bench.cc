@@ -24,7 +24,6 @@
 
 using liveupdate::Device;
 using liveupdate::Fd;
-using liveupdate::Result;
 
 namespace {
 
@@ -39,30 +38,11 @@ struct Run {
 	std::uint64_t stride; // in pages: one of so many is written
 };
 
-[[noreturn]] void die(const char *what, std::error_code error)
-{
-	std::fprintf(stderr, "ferry-bench: %s: %s\n", what, error.message().c_str());
-	std::exit(1);
-}
-
-template <typename T> T must(const char *what, Result<T> result)
-{
-	if (!result)
-		die(what, result.error());
-	if constexpr (!std::is_void_v<T>)
-		return std::move(*result);
-}
-
-std::error_code last_error()
-{
-	return {errno, std::system_category()};
-}
-
 std::uint64_t *map(int fd, std::uint64_t size)
 {
 	void *at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
-		die("mmap", last_error());
+		die("mmap", {errno, std::system_category()});
 	return static_cast<std::uint64_t *>(at);
 }
 
@@ -96,9 +76,8 @@ int before(const std::string &layout, std::uint64_t mib)
 	run->stride = layout == "4k" ? 1 : 100;
 	run->tsc_khz = measure_tsc_khz();
 
-	Fd fd(::memfd_create("bench", MFD_CLOEXEC));
-	if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(run->size)) < 0)
-		die("memfd", last_error());
+	Fd fd(static_cast<int>(must_call("memfd", ::memfd_create("bench", MFD_CLOEXEC))));
+	must_call("ftruncate", ::ftruncate(fd.get(), static_cast<off_t>(run->size)));
 	std::uint64_t *words = map(fd.get(), run->size);
 	for (std::uint64_t index = 0; index < run->size / page; index += run->stride)
 		words[index * page / sizeof(*words)] = word_of(index);
@@ -115,9 +94,9 @@ int before(const std::string &layout, std::uint64_t mib)
 		    static_cast<unsigned long long>(st.st_blocks) * 512);
 	std::fflush(stdout);
 	run->tsc_at_jump = __rdtsc();
-	::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC,
-		  nullptr);
-	die("kexec", last_error());
+	must_call("kexec", ::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+				     LINUX_REBOOT_CMD_KEXEC, nullptr));
+	return 1;
 }
 
 int after()

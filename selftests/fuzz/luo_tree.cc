@@ -71,8 +71,8 @@ void finish(ferry_luo_args *args)
 		fake::bug("a file of status %d is finished", args->status);
 }
 
-constexpr ferry_luo_ops ops{can_preserve, nullptr, preserve, unpreserve, nullptr,
-			    nullptr,	  save,	   retrieve, can_finish, finish};
+constexpr ferry_luo_ops ops{can_preserve, nullptr, preserve, unpreserve, nullptr, nullptr,
+			    save,	  nullptr, retrieve, can_finish, finish};
 ::module memory_module, other_module;
 constexpr ferry_luo_handler handlers[] = {
 	{"memfd-v1", &memory_module, &ops},

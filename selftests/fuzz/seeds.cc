@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // The first inputs of the fuzzers, from the golden files: seeds DIR writes
 // DIR/<fuzzer>/<name>.
+#include "kvm.hh"
 #include "pages.hh"
 
 #include <fstream>
@@ -98,6 +99,45 @@ void trees()
 	}
 }
 
+Bytes bytes_of(const std::vector<ferry_run> &runs)
+{
+	auto from = reinterpret_cast<const unsigned char *>(runs.data());
+	return {from, from + runs.size() * sizeof(runs[0])};
+}
+
+// The machine of kvm_golden_test.cc.
+void machines()
+{
+	fuzz::KvmHead head{};
+	head.vm.vcpus = 2;
+	head.vm.slots = 3;
+	head.vm.tsc_khz = 2'000'000;
+	head.vcpu[1].id = 5;
+	head.gmem = {128 * 4096, 3};
+	std::vector<Bytes> pieces{
+		golden("kvm-vm-v1.bin"),
+		golden("kvm-vcpu-v1.bin"),
+		golden("kvm-slots-v1.bin"),
+		bytes_of({{0, 0, 2, 0, 0}, {0, 100, 1, 0, FERRY_RUN_DESCENDING}}),
+	};
+	for (unsigned char how : {0, 1, 2, 4, 8, 16, 32, 64, 65, 66, 67, 128, 0xff}) {
+		head.how = how;
+		for (unsigned char fail : {0, 20, 60, 100, 140}) {
+			head.fail = fail;
+			write(("kvm_state/how-" + std::to_string(how) + "-" + std::to_string(fail))
+				      .c_str(),
+			      fuzz::kvm_input(head, pieces));
+		}
+	}
+	head.how = head.fail = 0;
+	for (unsigned int i = 0; i < pieces.size(); ++i) {
+		auto fewer = pieces;
+		fewer[i].clear();
+		write(("kvm_state/without-" + std::to_string(i)).c_str(),
+		      fuzz::kvm_input(head, fewer));
+	}
+}
+
 } // namespace
 
 int main(int, char **argv)
@@ -106,5 +146,6 @@ int main(int, char **argv)
 	root();
 	runs();
 	trees();
+	machines();
 	return 0;
 }

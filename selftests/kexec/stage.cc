@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // Runs the stages of test cases that have a part in each kernel.
 
-#include <signal.h>
+#include <poll.h>
+#include <sys/wait.h>
 
 #include "selftests/kexec/carry.hh"
 
@@ -60,12 +61,12 @@ bool load(Device &device, Notes &notes)
 	return bool(session->finish());
 }
 
-// The sessions live as long as somebody has them: a child, until the kexec.
-void hold()
+// What a stage leaves behind lives as long as its process does: a child, until the kexec. It goes
+// on with this, all of its threads with it, when told has been told.
+[[noreturn]] void hold(const Fd &told)
 {
-	if (::fork())
-		return;
 	::setsid();
+	SYS(::write(told.get(), "", 1));
 	for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
 		::close(fd);
 	for (;;)
@@ -74,14 +75,17 @@ void hold()
 
 } // namespace
 
-int run_stage(int stage, const char *prefix, const char *filter)
+namespace {
+
+int run_here(int stage, const char *prefix, const char *filter, const Fd &told)
 {
 	std::vector<Carried *> chosen;
 	for (auto each : carried())
 		if (each->name.starts_with(prefix) &&
 		    each->name.find(filter) != std::string::npos &&
 		    each->parts.size() >= size_t(stage) &&
-		    (*prefix || !each->name.starts_with("veto/")))
+		    (*prefix ||
+		     !(each->name.starts_with("veto/") || each->name.starts_with("kvm/"))))
 			chosen.push_back(each);
 	ktap::begin(chosen.size());
 	if (chosen.empty())
@@ -125,7 +129,30 @@ int run_stage(int stage, const char *prefix, const char *filter)
 	{
 		auto closed = std::move(*device);
 	}
-	hold();
 	// Failed cases are no reason to skip the kexec: others want to be tested in the next stage.
-	return 0;
+	hold(told);
+}
+
+} // namespace
+
+int run_stage(int stage, const char *prefix, const char *filter)
+{
+	int ends[2];
+	SYS(::pipe2(ends, O_CLOEXEC));
+	Fd listen(ends[0]), told(ends[1]);
+	const pid_t child = SYS(::fork());
+	if (!child) {
+		listen.reset();
+		std::exit(run_here(stage, prefix, filter, told));
+	}
+	told.reset();
+	// What a case has forked keeps the pipe open, too: so look after the child as well.
+	for (;;) {
+		pollfd poll{listen.get(), POLLIN, 0};
+		if (::poll(&poll, 1, 100) == 1 && poll.revents & POLLIN)
+			return 0;
+		int status;
+		if (SYS(::waitpid(child, &status, WNOHANG)))
+			return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	}
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-// Figures that cross the kexec: a page of memory in a session of its own, and
-// the time-stamp counter, which a kexec does not reset.
+// For programs that measure an update. Figures that cross the kexec: a page of memory
+// in a session of its own, and the time-stamp counter, which a kexec does not reset.
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <new>
 
@@ -12,6 +14,30 @@
 #include <x86intrin.h>
 
 #include "selftests/lib/liveupdate.hh"
+
+// Such a program goes on only if all goes well.
+[[noreturn]] inline void die(const std::string &what, std::error_code error)
+{
+	std::fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what.c_str(),
+		     error.message().c_str());
+	std::exit(1);
+}
+
+template <typename T> T must(const std::string &what, liveupdate::Result<T> result)
+{
+	if (!result)
+		die(what, result.error());
+	if constexpr (!std::is_void_v<T>)
+		return std::move(*result);
+}
+
+// Of a system call: what it returned, if that is not negative.
+inline long long must_call(const std::string &what, long long result)
+{
+	if (result < 0)
+		die(what, {errno, std::system_category()});
+	return result;
+}
 
 // Nanoseconds of one of this kernel's clocks.
 inline std::uint64_t clock_ns(clockid_t clock = CLOCK_MONOTONIC)

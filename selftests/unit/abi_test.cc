@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Every record and structure of include/abi: the tables agree with the
 // structures, and what crosses a kexec has the layout it always had.
+#include <abi/kvm.h>
 #include <abi/luo.h>
 #include <abi/memfd.h>
 #include <abi/root.h>
@@ -16,8 +17,9 @@
 namespace {
 
 constexpr const ferry_record *all_records[] = {
-	&ferry_bulk_record, &ferry_update_record, &ferry_session_record,
-	&ferry_file_record, &ferry_need_record,	  &ferry_memfd_record,
+	&ferry_bulk_record,   &ferry_update_record,   &ferry_session_record,
+	&ferry_file_record,   &ferry_need_record,     &ferry_memfd_record,
+	&ferry_kvm_vm_record, &ferry_kvm_vcpu_record, &ferry_kvm_gmem_record,
 };
 
 // What a table must be for the code that goes by it to be right.
@@ -63,6 +65,9 @@ static_assert(sound(ferry_session_record));
 static_assert(sound(ferry_file_record));
 static_assert(sound(ferry_need_record));
 static_assert(sound(ferry_memfd_record));
+static_assert(sound(ferry_kvm_vm_record));
+static_assert(sound(ferry_kvm_vcpu_record));
+static_assert(sound(ferry_kvm_gmem_record));
 
 #define FERRY_BAD_FIELDS(F, T) F(T, U32, value, 1, 0, 1ull << 32, 0)
 FERRY_RECORD(bad_bound, "bad", 1, 1, FERRY_BAD_FIELDS);
@@ -133,6 +138,24 @@ static_assert(sizeof(ferry_run_entry) == 16);
 static_assert(FERRY_RUNS_PER_BLOCK == 254);
 static_assert(FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS + FERRY_RUN_FLAGS_BITS == 64);
 static_assert(FERRY_RUN_INDEX_BITS + FERRY_RUN_COUNT_BITS == 64);
+
+static_assert(sizeof(ferry_kvm_section) == 8);
+static_assert(offsetof(ferry_kvm_section, kind) == 0);
+static_assert(offsetof(ferry_kvm_section, bytes) == 4);
+static_assert(sizeof(ferry_kvm_msr) == 16);
+static_assert(offsetof(ferry_kvm_msr, index) == 0);
+static_assert(offsetof(ferry_kvm_msr, value) == 8);
+static_assert(sizeof(ferry_kvm_slot) == 48);
+static_assert(offsetof(ferry_kvm_slot, slot) == 0);
+static_assert(offsetof(ferry_kvm_slot, flags) == 4);
+static_assert(offsetof(ferry_kvm_slot, gfn) == 8);
+static_assert(offsetof(ferry_kvm_slot, pages) == 16);
+static_assert(offsetof(ferry_kvm_slot, hva) == 24);
+static_assert(offsetof(ferry_kvm_slot, first) == 32);
+static_assert(offsetof(ferry_kvm_slot, need) == 40);
+static_assert(sizeof(ferry_kvm_dirty) == 8);
+static_assert(sizeof(ferry_kvm_msr_filter) == 8);
+static_assert(sizeof(ferry_kvm_msr_range) == 16);
 
 TEST(Layout, MagicNumbersAreText)
 {

@@ -10,16 +10,18 @@
 // that can fail does (an allocation, a preservation, ...), the next time the
 // second, until one run has no such call left; and all of this again with every
 // call after that one failing as well. The scenario returns 0 or a negative
-// errno, and cleans up after itself; after each run everything must be as it
-// was before, and a failure must have been reported.
-template <class F> void for_each_failure(F &&scenario)
+// errno; `prepare` and `clean_up`, before and after it, do not fail. After each
+// run everything must be as it was before, and a failure must have been reported.
+template <class P, class F, class C> void for_each_failure(P &&prepare, F &&scenario, C &&clean_up)
 {
 	for (bool lasting : {false, true}) {
 		for (unsigned long nth = 1;; ++nth) {
 			auto before = fake::counters();
+			prepare();
 			fake::arm(nth, lasting);
 			int result = scenario();
 			const char *failed = fake::disarm();
+			clean_up();
 
 			SCOPED_TRACE(testing::Message()
 				     << "with a failure of " << (failed ? failed : "nothing")
@@ -35,4 +37,10 @@ template <class F> void for_each_failure(F &&scenario)
 				break;
 		}
 	}
+}
+
+// A scenario that cleans up after itself.
+template <class F> void for_each_failure(F &&scenario)
+{
+	for_each_failure([] {}, scenario, [] {});
 }

@@ -4,58 +4,17 @@
 // format: it needs a new version, a new set of files, and a reader of the old.
 //
 // `make golden` writes the files of the current version anew.
+#include "golden.hh"
 #include "kho_testing.hh"
 
 #include "fake/carry.hh"
-
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <string>
 
 #include <abi/luo.h>
 #include <abi/memfd.h>
 
 namespace {
 
-using Bytes = std::vector<unsigned char>;
-
-Bytes read_file(const std::string &path)
-{
-	std::ifstream in{path, std::ios::binary};
-	return {std::istreambuf_iterator<char>{in}, {}};
-}
-
-void write_file(const std::string &path, const Bytes &bytes)
-{
-	std::ofstream out{path, std::ios::binary};
-	out.write(reinterpret_cast<const char *>(bytes.data()),
-		  static_cast<std::streamsize>(bytes.size()));
-	EXPECT_TRUE(out.good()) << path;
-}
-
-// The same bytes as in the file; after `make golden` the file is these bytes.
-void expect_golden(const char *name, const Bytes &bytes)
-{
-	std::filesystem::create_directories(BUILD "/golden");
-	write_file(std::string(BUILD "/golden/") + name, bytes);
-	if (std::getenv("FERRY_WRITE_GOLDEN")) {
-		std::filesystem::create_directories(GOLDEN);
-		write_file(std::string(GOLDEN "/") + name, bytes);
-	}
-	Bytes golden = read_file(std::string(GOLDEN "/") + name);
-	EXPECT_FALSE(golden.empty()) << name << " is not there";
-	EXPECT_TRUE(golden == bytes) << name << ": compare with " BUILD "/golden/" << name;
-}
-
-Bytes golden(const char *name)
-{
-	Bytes bytes = read_file(std::string(GOLDEN "/") + name);
-	EXPECT_FALSE(bytes.empty()) << name << " is not there";
-	return bytes;
-}
+using Bytes = FileBytes;
 
 // One of everything: a session of two files, one of which needs the other.
 int save(void *, ferry_writer *writer, bool)

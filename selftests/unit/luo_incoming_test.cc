@@ -90,6 +90,51 @@ TEST_F(LuoIn, AnyOrderWillDo)
 	} while (std::next_permutation(tokens.begin(), tokens.end()));
 }
 
+TEST_F(LuoIn, HandlersWorkAheadOnce)
+{
+	carry();
+	EXPECT_GT(fake::background_asked, 0u);
+	luo_background();
+	EXPECT_EQ(only("prepare").size(), 4u);
+	luo_background();
+	EXPECT_EQ(only("prepare").size(), 4u);
+	// What it left goes to retrieve(), which checks, or to finish().
+	int one = retrieve_session("one");
+	int b = retrieve(one, 2);
+	EXPECT_EQ(fake::file_of(b)->name, "b");
+	EXPECT_TRUE(prepared.contains("x") && prepared.contains("c"));
+	EXPECT_FALSE(prepared.contains("a") || prepared.contains("b"));
+	fake::close(b);
+	fake::close(one);
+	finish_all();
+}
+
+TEST_F(LuoIn, NobodyWorksAheadOnWhatIsRetrieved)
+{
+	carry();
+	int one = retrieve_session("one"), a = retrieve(one, 1);
+	luo_background();
+	EXPECT_EQ(only("prepare").size(), 3u);
+	fake::close(a);
+	fake::close(one);
+	finish_all();
+	luo_background();
+	EXPECT_EQ(only("prepare").size(), 3u);
+}
+
+TEST_F(LuoIn, WorkThatFailsAheadIsDoneLater)
+{
+	carry();
+	results["prepare a"] = -ENOMEM;
+	luo_background();
+	EXPECT_FALSE(prepared.contains("a"));
+	int one = retrieve_session("one"), a = retrieve(one, 1);
+	EXPECT_EQ(fake::file_of(a)->name, "a");
+	fake::close(a);
+	fake::close(one);
+	finish_all();
+}
+
 TEST_F(LuoIn, SessionsAreRetrievedOnce)
 {
 	carry();

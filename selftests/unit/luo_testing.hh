@@ -37,6 +37,8 @@ inline std::map<std::string, int> statuses;
 // Files that the handlers have frozen.
 inline std::set<std::string> frozen;
 inline long things; // the handlers' own data
+// What prepare() left something for.
+inline std::set<std::string> prepared;
 inline bool retrieve_nothing;
 // retrieve() asks for as many dependencies, whatever the state says.
 inline unsigned int ask_for;
@@ -164,10 +166,10 @@ template <int kind> struct Handler {
 	{
 		thing saved;
 		EXPECT_EQ(args->file, nullptr);
-		EXPECT_EQ(args->priv, nullptr);
 		EXPECT_EQ(args->status, FERRY_NOT_RETRIEVED);
 		if (int err = ferry_get(args->state, &thing_record, &saved))
 			return err;
+		EXPECT_EQ(args->priv != nullptr, prepared.erase(saved.name) > 0);
 		if (int err = result_of("retrieve " + std::string(saved.name)))
 			return err;
 		if (retrieve_nothing)
@@ -186,16 +188,28 @@ template <int kind> struct Handler {
 			}
 			needs.push_back(need);
 		}
-		Thing *priv = new_thing(saved.name);
-		if (!priv) {
+		if (!args->priv)
+			args->priv = new_thing(saved.name);
+		if (!args->priv) {
 			put_needs();
 			return -ENOMEM;
 		}
-		args->priv = priv;
 		args->file = fake::new_file(saved.name, kind);
 		args->file->needs = needs;
 		args->file->id = retrieve_as;
 		return 0;
+	}
+	static void prepare(ferry_luo_args *args)
+	{
+		thing saved;
+		EXPECT_EQ(args->file, nullptr);
+		EXPECT_EQ(args->priv, nullptr);
+		ASSERT_EQ(ferry_get(args->state, &thing_record, &saved), 0);
+		if (result_of("prepare " + std::string(saved.name)))
+			return;
+		args->priv = new_thing(saved.name);
+		if (args->priv)
+			prepared.insert(saved.name);
 	}
 	static int can_finish(ferry_luo_args *args)
 	{
@@ -209,11 +223,13 @@ template <int kind> struct Handler {
 		drop_thing(args);
 	}
 
-	static constexpr ferry_luo_ops ops{can_preserve, id,   preserve, unpreserve, freeze,
-					   unfreeze,	 save, retrieve, can_finish, finish};
+	static constexpr ferry_luo_ops ops{can_preserve, id,	     preserve, unpreserve,
+					   freeze,	 unfreeze,   save,     prepare,
+					   retrieve,	 can_finish, finish};
 	// Without what may be absent.
-	static constexpr ferry_luo_ops least{can_preserve, nullptr, preserve, unpreserve, nullptr,
-					     nullptr,	   save,    retrieve, nullptr,	  finish};
+	static constexpr ferry_luo_ops least{can_preserve, nullptr, preserve, unpreserve,
+					     nullptr,	   nullptr, save,     nullptr,
+					     retrieve,	   nullptr, finish};
 };
 
 enum { MEMORY, DEVICE, PLAIN, NR_KINDS };
@@ -236,6 +252,7 @@ inline const bool counted = [] {
 		trace.clear();
 		results.clear();
 		statuses.clear();
+		prepared.clear();
 		retrieve_nothing = false;
 		ask_for = 0;
 		retrieve_as = 0;

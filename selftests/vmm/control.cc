@@ -41,13 +41,22 @@ Result<std::string> receive(const Fd &fd)
 	return std::string(text, static_cast<std::size_t>(length));
 }
 
+Result<std::string> ask(const Fd &fd, const std::string &word)
+{
+	if (::send(fd.get(), word.data(), word.size(), MSG_NOSIGNAL) < 0)
+		return failed_call("send");
+	return receive(fd);
+}
+
 } // namespace
 
 Result<Control> Control::listen(const std::string &path)
 {
-	::unlink(path.c_str());
-	auto fd = TRY("control socket", make_socket(path, ::bind));
-	if (::listen(fd.get(), 4) < 0)
+	// By its name it is found when it listens, and not before.
+	const std::string unready = path + ".new";
+	::unlink(unready.c_str());
+	auto fd = TRY("control socket", make_socket(unready, ::bind));
+	if (::listen(fd.get(), 4) < 0 || ::rename(unready.c_str(), path.c_str()) < 0)
 		return failed_call(path);
 	return Control(std::move(fd));
 }
@@ -70,10 +79,11 @@ void Control::answer(const Request &request, const std::string &text)
 
 Result<std::string> ask(const std::string &path, const std::string &word)
 {
+	constexpr unsigned int tries = 3'000, try_us = 10'000;
+	for (unsigned int i = 0; ::access(path.c_str(), F_OK) < 0 && i < tries; ++i)
+		::usleep(try_us);
 	auto fd = TRY("control socket", make_socket(path, ::connect));
-	if (::send(fd.get(), word.data(), word.size(), MSG_NOSIGNAL) < 0)
-		return failed_call(path);
-	return TRY(path, receive(fd));
+	return TRY(path, ask(fd, word));
 }
 
 } // namespace vmm

@@ -33,7 +33,8 @@ class Control {
 	liveupdate::Fd fd_;
 };
 
-// The other end: say the word, and get the answer.
+// The other end: say the word, and get the answer. One who is not there yet is waited for,
+// half a minute.
 Result<std::string> ask(const std::string &path, const std::string &word);
 
 } // namespace vmm

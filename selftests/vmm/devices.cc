@@ -55,7 +55,11 @@ Devices::Devices(const kvm::Vm &vm, Irqchip irqchip)
 		  if (auto done = vm_.signal_msi(address, data); !done)
 			  say("KVM_SIGNAL_MSI: " + done.error().message());
 	  }),
-	  serial_([this](bool level) { set_line(com1_irq, level); }, print)
+	  serial_([this](bool level) { set_line(com1_irq, level); },
+		  [this](std::string_view text) {
+			  print(text);
+			  ++lines_;
+		  })
 {
 }
 

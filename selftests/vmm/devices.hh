@@ -33,6 +33,12 @@ class Devices {
 	void memory_read(std::uint64_t address, std::span<std::byte> data);
 	void memory_write(std::uint64_t address, std::span<const std::byte> data);
 
+	// How many lines the guest has printed since this VMM has it.
+	std::uint64_t lines() const
+	{
+		return lines_;
+	}
+
 	// Of a machine that is paused.
 	State save();
 	void load(const State &state);
@@ -45,6 +51,7 @@ class Devices {
 	Ioapic ioapic_;
 	Serial serial_;
 	std::atomic<std::uint16_t> pm_enable_ = 0;
+	std::atomic<std::uint64_t> lines_ = 0;
 };
 
 } // namespace vmm

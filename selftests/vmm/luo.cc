@@ -50,13 +50,16 @@ Result<> preserve(liveupdate::Session &session, const Machine &machine)
 }
 
 Result<std::unique_ptr<Machine>> retrieve(const kvm::System &system, liveupdate::Session &session,
-					  const Config &config)
+					  const Config &config, Times &times)
 {
 	kvm::Vm vm(TRY("VM", session.retrieve(token::vm)));
+	auto vcpus = TRY("vCPUs", retrieve_vcpus(system, session, config.vcpus));
+	times.end(Stage::machine);
 	auto fd = TRY("memory", session.retrieve(token::memory));
 	auto memory = TRY("memory", Memory::adopt(std::move(fd), config));
-	auto vcpus = TRY("vCPUs", retrieve_vcpus(system, session, config.vcpus));
+	times.end(Stage::memory);
 	TRY("memory", plug(vm, memory));
+	times.end(Stage::load);
 	return Machine::adopt(config, std::move(vm), std::move(memory), std::move(vcpus));
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "selftests/vmm/machine.hh"
+#include "selftests/vmm/times.hh"
 
 namespace vmm::luo {
 
@@ -15,6 +16,6 @@ Result<> preserve(liveupdate::Session &session, const Machine &machine);
 
 // In the next kernel: the machine, as it was.
 Result<std::unique_ptr<Machine>> retrieve(const kvm::System &system, liveupdate::Session &session,
-					  const Config &config);
+					  const Config &config, Times &times);
 
 } // namespace vmm::luo

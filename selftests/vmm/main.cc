@@ -52,7 +52,8 @@ struct Options {
 	Linux guest{.kernel = {}, .initrd = {}, .cmdline = "console=ttyS0"};
 
 	// of ctl and verify
-	std::string word, file;
+	std::vector<std::string> words;
+	std::string file;
 };
 
 // ---- the VMM ----
@@ -60,6 +61,21 @@ struct Options {
 std::string text_of(const Result<> &result)
 {
 	return result ? "ok" : "error: " + result.error().text;
+}
+
+// Until the guest has printed so many more lines.
+Result<> wait_for_lines(Machine &machine, const std::string &number)
+{
+	constexpr unsigned int try_ms = 10, most_ms = 60'000;
+	auto until = machine.devices().lines() + std::strtoull(number.c_str(), nullptr, 10);
+	for (unsigned int ms = 0; machine.devices().lines() < until; ms += try_ms) {
+		pollfd ended{machine.ended(), POLLIN, 0};
+		if (::poll(&ended, 1, try_ms) > 0)
+			return failure("the guest has ended");
+		if (ms == most_ms)
+			return failure("the guest is silent");
+	}
+	return {};
 }
 
 // One request; false: quit.
@@ -71,6 +87,8 @@ bool serve(const Control::Request &request, Machine &machine, Update &update)
 	} else if (request.word == "cancel") {
 		update.cancel();
 		answer({});
+	} else if (request.word == "save") {
+		answer(update.save());
 	} else if (request.word == "jump") {
 		answer(update.jump());
 	} else if (request.word == "pause") {
@@ -79,6 +97,8 @@ bool serve(const Control::Request &request, Machine &machine, Update &update)
 	} else if (request.word == "continue") {
 		machine.vcpus().resume();
 		answer({});
+	} else if (request.word.starts_with("wait ")) {
+		answer(wait_for_lines(machine, request.word.substr(5)));
 	} else if (request.word == "quit") {
 		answer({});
 		return false;
@@ -152,7 +172,10 @@ Result<> resume(const Options &options)
 
 Result<> ctl(const Options &options)
 {
-	auto answer = TRY(options.word, ask(options.control, options.word));
+	std::string request;
+	for (const auto &word : options.words)
+		request += (request.empty() ? "" : " ") + word;
+	auto answer = TRY(request, ask(options.control, request));
 	if (answer != "ok")
 		return failure(answer);
 	return {};
@@ -225,15 +248,17 @@ CLI::App *add_run(CLI::App &app, Options &options)
 CLI::App *add_ctl(CLI::App &app, Options &options)
 {
 	auto command = app.add_subcommand(
-		"ctl", "tell a running VMM:\n"
+		"ctl", "tell a VMM; wait for it if it is not there yet:\n"
 		       "  prepare   preserve all, while the guest runs\n"
-		       "  cancel    undo that\n"
-		       "  jump      pause the guest, and start the next kernel, which is loaded\n"
+		       "  save      the same; and pause the guest, and save the rest\n"
+		       "  jump      the same; and start the next kernel, which is loaded\n"
+		       "  cancel    undo that; the guest runs on\n"
+		       "  wait N    until the guest has printed N more lines\n"
 		       "  pause, continue, quit");
 	command->add_option("socket", options.control, "its --control")
 		->required()
 		->option_text("PATH");
-	command->add_option("word", options.word, "one of these")->required()->option_text(" ");
+	command->add_option("word", options.words, "one of these")->required()->option_text(" ");
 	return command;
 }
 

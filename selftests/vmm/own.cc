@@ -217,13 +217,17 @@ Result<> save(const kvm::System &system, Machine &machine, std::span<std::byte> 
 }
 
 Result<std::unique_ptr<Machine>> retrieve(const kvm::System &system, liveupdate::Session &session,
-					  const Config &config, std::span<std::byte> from)
+					  const Config &config, std::span<std::byte> from,
+					  Times &times)
 {
 	State &state = *TRY("state", state_in(from, config));
 	auto fd = TRY("memory", session.retrieve(token::memory));
 	auto memory = TRY("memory", Memory::adopt(std::move(fd), config));
+	times.end(Stage::memory);
 	auto machine = TRY("new machine", Machine::create(system, config, std::move(memory)));
+	times.end(Stage::machine);
 	TRY("load", load(*machine, state));
+	times.end(Stage::load);
 	return machine;
 }
 

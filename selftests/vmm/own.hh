@@ -7,6 +7,7 @@
 #pragma once
 
 #include "selftests/vmm/machine.hh"
+#include "selftests/vmm/times.hh"
 
 namespace vmm::own {
 
@@ -21,6 +22,7 @@ Result<> save(const kvm::System &system, Machine &machine, std::span<std::byte> 
 
 // In the next kernel: the machine, as it was.
 Result<std::unique_ptr<Machine>> retrieve(const kvm::System &system, liveupdate::Session &session,
-					  const Config &config, std::span<std::byte> from);
+					  const Config &config, std::span<std::byte> from,
+					  Times &times);
 
 } // namespace vmm::own

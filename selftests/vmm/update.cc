@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "selftests/vmm/update.hh"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstring>
+#include <fstream>
+#include <iterator>
+#include <vector>
 
 #include <linux/reboot.h>
 #include <sys/syscall.h>
@@ -18,7 +22,7 @@ namespace vmm {
 namespace {
 
 constexpr std::uint64_t record_magic = 0x4d4d565952524546; // "FERRYVMM"
-constexpr std::uint32_t record_version = 1;
+constexpr std::uint32_t record_version = 2;
 constexpr std::uint32_t msr_tsc = 0x10;
 
 // The head of the record. Carrier::own has its state behind it.
@@ -43,6 +47,20 @@ std::size_t record_bytes(const Config &config)
 Record &record_in(const Mapping &map)
 {
 	return *reinterpret_cast<Record *>(map.all().data());
+}
+
+// One process at a time can have it, and VMMs of the same host come at the same time.
+Result<liveupdate::Device> open_device()
+{
+	constexpr unsigned int tries = 10'000, try_us = 1'000;
+	for (unsigned int i = 0;; ++i) {
+		auto device = liveupdate::Device::open();
+		if (device)
+			return std::move(*device);
+		if (i == tries || device.error().value() != EBUSY)
+			return std::unexpected(in_context("/dev/liveupdate", device.error()));
+		::usleep(try_us);
+	}
 }
 
 // fallocate: so that nothing has to be allocated for it after the freeze.
@@ -124,41 +142,93 @@ std::uint64_t init_ns()
 	return 0;
 }
 
+// How long files were frozen and read before the kexec; mainline's live update does not tell.
+std::optional<std::uint64_t> freeze_ns()
+{
+	std::ifstream file("/sys/kernel/debug/ferry/update");
+	std::string key;
+	for (std::uint64_t value; file >> key >> value;) {
+		if (key == "freeze_ns")
+			return value;
+	}
+	return std::nullopt;
+}
+
 double ms(std::uint64_t ticks, const Times &times)
 {
 	return static_cast<double>(static_cast<std::int64_t>(ticks)) /
 	       static_cast<double>(times.khz);
 }
 
-void say_stage(const char *what, std::uint64_t from, std::uint64_t to, const Times &times)
-{
-	char text[100];
-	std::snprintf(text, sizeof(text), "  %-36s %10.2f ms", what, ms(to - from, times));
-	say(text);
-}
+struct Row {
+	const char *name, *what;
+	std::uint64_t end;
+};
 
-void say_report(const Times &times)
+// By Stage.
+const char *const stages[][2] = {
+	{"pause", "the vCPUs leave the guest"},
+	{"save", "the VMM's devices"},
+	{"read", "KVM's state, in this VMM"},
+	{"console", "write it out"},
+	{"boot", "from reboot(2) to this VMM"},
+	{"start", "open the session and the record"},
+	{"machine", "VM and vCPUs"},
+	{"memory", "retrieve and map it"},
+	{"load", "KVM's state"},
+	{"devices", "the VMM's"},
+	{"run", "vCPU threads, until the first exit"},
+};
+
+// What was between the two kernels' parts of this VMM. `now`: of the host's counter.
+std::vector<Row> rows_of_boot(const Times &times, std::uint64_t jump, std::uint64_t start)
 {
 	// This kernel's clock began at 0.
 	std::uint64_t now = __rdtsc(), ns = clock_ns();
-	std::uint64_t zero = now - ns * times.khz / 1'000'000,
-		      init = zero + init_ns() * times.khz / 1'000'000;
+	auto ticks = [&](std::uint64_t of_ns) { return of_ns * times.khz / 1'000'000; };
+	std::uint64_t zero = now - ticks(ns), init = zero + ticks(init_ns());
+	std::vector<Row> rows;
+	if (auto frozen = freeze_ns())
+		rows.push_back(
+			{"freeze", "all files, and read their state", jump + ticks(*frozen)});
+	rows.push_back({"kexec", "until the new kernel's time 0", zero});
+	rows.push_back({"kernel", "until it starts init", init});
+	rows.push_back({"init", "and modules, until this VMM", start});
+	return rows;
+}
+
+std::vector<Row> rows_of(const Times &times)
+{
+	std::vector<Row> rows;
+	std::uint64_t last = times.begin;
+	for (const auto &lap : std::span(times.laps, std::min(times.nr, Times::max_laps))) {
+		auto [name, text] = stages[static_cast<std::size_t>(lap.stage)];
+		if (lap.stage == Stage::boot)
+			std::ranges::move(rows_of_boot(times, last, lap.end),
+					  std::back_inserter(rows));
+		else
+			rows.push_back({name, text, lap.end});
+		last = lap.end;
+	}
+	return rows;
+}
+
+// scripts/gap.py reads it, too.
+void say_report(const Times &times)
+{
 	char text[160];
 	std::snprintf(text, sizeof(text),
 		      "the guest stood still for %.1f ms; its time-stamp counter is off by %.1f us",
-		      ms(times.exited - times.pause, times),
+		      ms(times.last() - times.begin, times),
 		      1000 * ms(times.guest_after - times.guest_before, times));
 	say(text);
-	say_stage("pause the vCPUs", times.pause, times.paused, times);
-	say_stage("save", times.paused, times.saved, times);
-	say_stage("write out the console", times.saved, times.jump, times);
-	say_stage("kexec, until the new kernel's time 0", times.jump, zero, times);
-	say_stage("kernel, until init", zero, init, times);
-	say_stage("init and modules, until this VMM", init, times.start, times);
-	say_stage("retrieve the record", times.start, times.record, times);
-	say_stage("retrieve and build the machine", times.record, times.machine, times);
-	say_stage("devices", times.machine, times.run, times);
-	say_stage("vCPU threads, until the first exit", times.run, times.exited, times);
+	std::uint64_t last = times.begin;
+	for (const Row &row : rows_of(times)) {
+		std::snprintf(text, sizeof(text), "  %-8s %10.2f ms, at %10.2f ms  %s", row.name,
+			      ms(row.end - last, times), ms(last - times.begin, times), row.what);
+		say(text);
+		last = row.end;
+	}
 }
 
 // A guest with nothing to do makes none; then this is as good a time as any.
@@ -178,6 +248,16 @@ std::uint64_t wait_for_exit(const Machine &machine)
 
 // ---- before the kexec ----
 
+namespace {
+
+Result<liveupdate::Session> create_session(const std::string &name)
+{
+	auto device = TRY("create", open_device());
+	return TRY("create", device.create(name));
+}
+
+} // namespace
+
 Result<> Update::preserve(liveupdate::Session &session)
 {
 	const Config &config = machine_.config();
@@ -195,8 +275,7 @@ Result<> Update::prepare()
 {
 	if (session_)
 		return {};
-	auto device = TRY("/dev/liveupdate", liveupdate::Device::open());
-	auto session = TRY("session " + session_name_, device.create(session_name_));
+	auto session = TRY("session " + session_name_, create_session(session_name_));
 	if (auto done = preserve(session); !done) {
 		record_.reset();
 		return done;
@@ -207,11 +286,13 @@ Result<> Update::prepare()
 
 void Update::cancel()
 {
+	if (std::exchange(saved_, false))
+		machine_.vcpus().resume();
 	session_.reset();
 	record_.reset();
 }
 
-Result<> Update::save()
+Result<> Update::write_record()
 {
 	Record &record = record_in(*record_);
 	record.magic = record_magic;
@@ -222,64 +303,84 @@ Result<> Update::save()
 	record.times.khz = static_cast<std::uint64_t>(
 		TRY("KVM_GET_TSC_KHZ", machine_.vcpus().all().front().call(KVM_GET_TSC_KHZ)));
 	record.times.guest_before = guest_tsc_offset(machine_);
-	if (record.config.carrier == Carrier::own)
+	record.times.end(Stage::save);
+	if (record.config.carrier == Carrier::own) {
 		TRY("save", own::save(system_, machine_, record_->all().subspan(sizeof(Record))));
+		record.times.end(Stage::read);
+	}
+	return {};
+}
+
+Result<> Update::save()
+{
+	if (saved_)
+		return {};
+	TRY("prepare", prepare());
+	Times &times = record_in(*record_).times;
+	times.start();
+	machine_.vcpus().pause();
+	saved_ = true;
+	times.end(Stage::pause);
+	if (auto done = write_record(); !done) {
+		cancel();
+		return done;
+	}
+	// The terminal has a buffer, which does not survive.
+	::tcdrain(STDOUT_FILENO);
+	times.end(Stage::console);
 	return {};
 }
 
 Result<> Update::jump()
 {
-	TRY("prepare", prepare());
-	Times &times = record_in(*record_).times;
-	times.pause = __rdtsc();
-	machine_.vcpus().pause();
-	times.paused = __rdtsc();
-	auto done = save();
-	times.saved = __rdtsc();
-	if (done) {
-		// The terminal has a buffer, which does not survive.
-		::tcdrain(STDOUT_FILENO);
-		times.jump = __rdtsc();
-		::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
-			  LINUX_REBOOT_CMD_KEXEC, nullptr);
-		done = failed_call("reboot");
-	}
-	machine_.vcpus().resume();
+	TRY("save", save());
+	::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC,
+		  nullptr);
+	auto failed = failed_call("reboot");
 	cancel();
-	return done;
+	return failed;
 }
 
 // ---- after it ----
 
+namespace {
+
+Result<liveupdate::Session> retrieve_session(const std::string &name)
+{
+	auto device = TRY("retrieve", open_device());
+	return TRY("retrieve", device.retrieve(name));
+}
+
+} // namespace
+
 Result<Arrival> take_over(const kvm::System &system, const std::string &session_name)
 {
 	std::uint64_t start = __rdtsc();
-	auto device = TRY("/dev/liveupdate", liveupdate::Device::open());
-	auto session = TRY("session " + session_name, device.retrieve(session_name));
+	auto session = TRY("session " + session_name, retrieve_session(session_name));
 	auto fd = TRY("retrieve the record", session.retrieve(token::record));
 	auto map = TRY("record", map_record(fd));
 	TRY("record", check(map));
 	Record &record = record_in(map);
-	record.times.start = start;
-	record.times.record = __rdtsc();
+	Times &times = record.times;
+	times.end(Stage::boot, start);
+	times.end(Stage::start);
 	auto state = map.all().subspan(sizeof(Record));
 	auto machine = record.config.carrier == Carrier::own
-			       ? own::retrieve(system, session, record.config, state)
-			       : luo::retrieve(system, session, record.config);
+			       ? own::retrieve(system, session, record.config, state, times)
+			       : luo::retrieve(system, session, record.config, times);
 	if (!machine)
 		return std::unexpected(in_context("retrieve", machine.error()));
-	record.times.machine = __rdtsc();
 	(*machine)->devices().load(record.devices);
 	TRY("resume", tell_paused(**machine));
-	record.times.guest_after = guest_tsc_offset(**machine);
-	return Arrival{std::move(session), std::move(*machine), record.times};
+	times.guest_after = guest_tsc_offset(**machine);
+	times.end(Stage::devices);
+	return Arrival{std::move(session), std::move(*machine), times};
 }
 
 Result<> continue_and_report(Arrival &arrival)
 {
-	arrival.times.run = __rdtsc();
 	arrival.machine->vcpus().start();
-	arrival.times.exited = wait_for_exit(*arrival.machine);
+	arrival.times.end(Stage::run, wait_for_exit(*arrival.machine));
 	TRY("finish the session", arrival.session.finish());
 	arrival.session.close();
 	say_report(arrival.times);

@@ -3,8 +3,12 @@
  * The live update of this VMM:
  *
  *	prepare()	preserves everything, while the guest runs
- *	jump()		pauses the guest, saves the rest, and starts the next kernel
+ *	save()		pauses the guest, and saves the rest
+ *	jump()		starts the next kernel
  *	take_over()	there: the machine, ready to go on
+ *
+ * Each of the first three makes up for those before it that were left out. Where there
+ * are several VMMs, all of them save, and one jumps.
  *
  * What cannot be preserved as a file is in the "record", a memfd that the VMM
  * has mapped and writes into until the last moment.
@@ -12,6 +16,7 @@
 #pragma once
 
 #include "selftests/vmm/machine.hh"
+#include "selftests/vmm/times.hh"
 
 namespace vmm {
 
@@ -19,14 +24,6 @@ namespace vmm {
 namespace token {
 constexpr std::uint64_t record = 1, vm = 2, memory = 3, vcpus = 0x100;
 } // namespace token
-
-// Time stamps of the host's counter, which a kexec does not reset.
-struct Times {
-	std::uint64_t khz;
-	std::uint64_t pause, paused, saved, jump; // the old kernel
-	std::uint64_t start, record, machine, run, exited; // the new one
-	std::uint64_t guest_before, guest_after; // the guest's counter less the host's
-};
 
 class Update {
     public:
@@ -36,13 +33,15 @@ class Update {
 	}
 
 	Result<> prepare();
-	// Undo prepare().
-	void cancel();
-	// Comes back only with an error; then the guest runs, as before.
+	// After an error the guest runs, and nothing is preserved.
+	Result<> save();
+	// Comes back only with an error; it is as with save() then.
 	Result<> jump();
+	// Undo all.
+	void cancel();
 
     private:
-	Result<> save();
+	Result<> write_record();
 	Result<> preserve(liveupdate::Session &session);
 
 	const kvm::System &system_;
@@ -51,6 +50,7 @@ class Update {
 	// Both, once it is prepared.
 	std::optional<liveupdate::Session> session_;
 	std::optional<Mapping> record_;
+	bool saved_ = false;
 };
 
 // What came over the kexec. The session is kept until the guest runs: to finish it

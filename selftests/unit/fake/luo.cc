@@ -13,6 +13,7 @@
 namespace fake {
 
 bool user_read_only;
+unsigned int background_asked;
 
 namespace {
 
@@ -47,6 +48,7 @@ struct Setup {
 		add_counter("references to luo", [] { return long(luo_module().refs); });
 		add_reset([] {
 			user_read_only = false;
+			background_asked = 0;
 			luo_module().refs = 0;
 		});
 	}
@@ -209,6 +211,11 @@ int linux_user_write(void *user, const void *from, ferry_size size)
 		return -EFAULT;
 	std::memcpy(user, from, size);
 	return 0;
+}
+
+void linux_background(void)
+{
+	++background_asked;
 }
 
 struct module *linux_this_module(void)

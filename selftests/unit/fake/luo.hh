@@ -5,6 +5,7 @@
 
 #include "fake.hh"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct file {
 	int refs = 1;
 	// Of the files of sessions.
 	luo_session *session = nullptr;
+	// What other fakes have behind it; goes with it.
+	std::shared_ptr<void> behind;
 };
 
 namespace fake {
@@ -39,6 +42,8 @@ void run_releases();
 // Makes a structure known as memory of the caller of an ioctl.
 void user_memory(const void *at, std::size_t size);
 void user_memory_gone(const void *at);
+// How often luo asked for luo_background(), which tests call themselves.
+extern unsigned int background_asked;
 // User memory cannot be written any more.
 extern bool user_read_only;
 

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+// Timers that run on over the kexec. These come last before it.
+
+#include "selftests/kexec/kvm.hh"
+
+using machine::Machine;
+using machine::Running;
+
+namespace {
+
+constexpr uint64_t periodic = 0x20000, deadline = 0x40000; // in the timer's LVT
+
+uint32_t current_count(const kvm::Vcpu &vcpu)
+{
+	auto lapic = VALUE(vcpu.get<kvm_lapic_state>(KVM_GET_LAPIC));
+	uint32_t count;
+	std::memcpy(&count, lapic.regs + 0x390, 4);
+	return count;
+}
+
+// Starts the timer of a vCPU, whose thread then waits in HLT.
+void start(Machine &vm, unsigned int i, uint64_t lvt, uint64_t ticks)
+{
+	vm.boot(i, guest::timer(), lvt | guest::vector[guest::TIMER], ticks);
+	machine::run_to_out(vm.vcpus[i], guest::done_port);
+}
+
+BEFORE("kvm/timer/of the LAPIC: one-shot, periodic, deadlines")
+{
+	auto all = std::make_shared<Running>(Machine({.vcpus = 5}));
+	auto &vm = all->vm;
+	const uint64_t khz = VALUE(vm.vcpus[0].call(KVM_GET_TSC_KHZ));
+	start(vm, 0, 0, 6 * guest::timer_hz);
+	start(vm, 1, periodic, guest::timer_hz / 10);
+	start(vm, 2, deadline, khz * 1500); // comes in the gap, most likely
+	start(vm, 3, deadline, khz * 9000); // after it
+	start(vm, 4, deadline, khz * 3'600'000); // not in this test
+	stage.note("deadline", VALUE(vm.vcpus[3].msr(0x6e0)));
+	stage.note("far deadline", VALUE(vm.vcpus[4].msr(0x6e0)));
+	all->start();
+	CHECK(machine::wait_for([&] { return vm.data(1).irqs[guest::TIMER] >= 3; }));
+	vm.preserve(stage.session());
+	stage.note("periodic", vm.data(1).irqs[guest::TIMER]);
+	CHECK(all->fine());
+	stage.keep(all);
+}
+
+AFTER()
+{
+	auto all = std::make_shared<Running>(Machine::retrieve(stage.session(), 5));
+	auto &vm = all->vm;
+	auto fired = [&](int i) { return vm.data(i).irqs[guest::TIMER]; };
+	const auto left = current_count(vm.vcpus[0]);
+	ktap::print("# the one-shot timer fired %llu times before, %.1f s are left; the periodic "
+		    "one %llu times; the deadlines %llu, %llu times",
+		    (unsigned long long)fired(0), double(left) / guest::timer_hz,
+		    (unsigned long long)fired(1), (unsigned long long)fired(2),
+		    (unsigned long long)fired(3));
+	CHECK(fired(0) || (left > 0 && left <= 6 * guest::timer_hz));
+	CHECK(fired(1) >= uint64_t(stage.number("periodic")));
+	CHECK_EQ(VALUE(vm.vcpus[4].msr(0x6e0)), stage.number("far deadline"));
+	if (!fired(3) && VALUE(vm.vcpus[3].msr(0x10)) < uint64_t(stage.number("deadline")))
+		CHECK_EQ(VALUE(vm.vcpus[3].msr(0x6e0)), stage.number("deadline"));
+
+	const auto before = fired(1);
+	const auto start = std::chrono::steady_clock::now();
+	all->start();
+	// What was due in the gap comes now.
+	CHECK(machine::wait_for([&] { return fired(2); }, 1000));
+	CHECK(machine::wait_for([&] { return fired(3); }, 9000));
+	CHECK(machine::wait_for([&] { return fired(0); }, 7000));
+	CHECK(machine::wait_for([&] { return fired(1) >= before + 10; }, 3000));
+	const double seconds =
+		std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+	const auto periods = fired(1) - before;
+	::usleep(50000);
+	all->stop();
+	ktap::print("# %llu periods of 0.1 s in %.2f s", (unsigned long long)periods, seconds);
+	// KVM makes up for what was late, and an emulated host is.
+	CHECK(periods > 5 * seconds && periods < 15 * seconds + 3);
+	CHECK(VALUE(vm.vcpus[3].msr(0x10)) >= uint64_t(stage.number("deadline")));
+	for (int i : {0, 2, 3}) {
+		CHECK_EQ(fired(i), 1);
+		CHECK_EQ(vm.data(i).count, 1);
+	}
+	CHECK_EQ(VALUE(vm.vcpus[3].msr(0x6e0)), 0);
+	CHECK_EQ(fired(4), 0);
+	CHECK(all->fine());
+	OK(stage.session().finish());
+}
+
+// Channel 0 of the PIT, through the IOAPIC.
+BEFORE("kvm/timer/of the PIT")
+{
+	auto all = std::make_shared<Running>(Machine({.pit = true}));
+	auto &vm = all->vm;
+	kvm_irqchip chip{};
+	chip.chip_id = 2;
+	REQUIRE(OK(vm.vm.call(KVM_GET_IRQCHIP, &chip)));
+	chip.chip.ioapic.redirtbl[0].bits = guest::vector[guest::LINE];
+	OK(vm.vm.set(KVM_SET_IRQCHIP, chip));
+	vm.boot(0, guest::halt());
+	OK(vm.vcpus[0].set_msr(0x80f, 0x1ff));
+	auto pit = VALUE(vm.vm.get<kvm_pit_state2>(KVM_GET_PIT2));
+	pit.channels[0].count = 59659; // 20 Hz
+	pit.channels[0].mode = 2;
+	pit.channels[0].gate = 1;
+	OK(vm.vm.set(KVM_SET_PIT2, pit));
+	all->start();
+	CHECK(machine::wait_for([&] { return vm.data().irqs[guest::LINE] >= 3; }));
+	vm.preserve(stage.session());
+	stage.note("irqs", vm.data().irqs[guest::LINE]);
+	CHECK(all->fine());
+	stage.keep(all);
+}
+
+AFTER()
+{
+	auto all = std::make_shared<Running>(Machine::retrieve(stage.session(), 1));
+	auto &irqs = all->vm.data().irqs[guest::LINE];
+	CHECK(irqs >= uint64_t(stage.number("irqs")));
+	const auto before = irqs;
+	const auto start = std::chrono::steady_clock::now();
+	all->start();
+	CHECK(machine::wait_for([&] { return irqs >= before + 20; }));
+	const double seconds =
+		std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+	ktap::print("# 20 interrupts in %.2f s", seconds);
+	CHECK(seconds > 0.5 && seconds < 3);
+	all->stop();
+	CHECK(all->fine());
+}
+
+} // namespace
