@@ -436,7 +436,6 @@ Result<void> Vm::read()
 		return check_status(
 			linux_kvm_get_clock(scratch, file_, &record_.clock, &record_.tsc));
 	}));
-	record_.tsc_khz = ferry_tsc_khz();
 	TRY(read_vcpus(sections));
 	TRY(read_slots(sections));
 	return state_.save(owner_, sections.bytes());

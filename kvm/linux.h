@@ -162,7 +162,8 @@ int (linux_kvm_set_clock)(unsigned long scratch, struct file *vm, unsigned long 
 /**
  * linux_kvm_slots - list the memory slots of a VM
  * @slot: by number, ascending; @slot.need is zero
- * @gmem: the guest_memfd behind each, or NULL; without a reference
+ * @gmem: the guest_memfd behind each, or NULL; without a reference, so it is good
+ *        for nothing but to be compared
  * @room: length of both
  * Return: how many there are, also beyond @room.
  */

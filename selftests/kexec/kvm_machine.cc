@@ -413,21 +413,28 @@ struct Nested {
 void read_msrs(Snapshot &to, const kvm::Vcpu &vcpu)
 {
 	auto indices = VALUE(host().msr_indices());
+	std::erase(indices, 0x10u); // the counter runs
 	for (uint32_t i = 0x200; i < 0x210; i++)
 		indices.push_back(i);
 	for (uint32_t i :
 	     {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff})
 		indices.push_back(i);
-	for (uint32_t i = 0x400; i < 0x400 + 4 * 32; i++)
-		indices.push_back(i);
-	for (auto index : indices) {
-		if (index == 0x10) // the counter runs
-			continue;
-		auto value = vcpu.msr(index);
-		char name[24];
-		std::snprintf(name, sizeof(name), "msr %08x", index);
-		if (value)
-			to[name] = bytes(*value);
+	const auto banks = VALUE(vcpu.msr(0x179)) & 0xff;
+	for (uint32_t i = 0; i < 4 * banks; i++)
+		indices.push_back(0x400 + i);
+	// A call ends with the first that cannot be read.
+	for (size_t at = 0; at < indices.size();) {
+		kvm::Msrs msrs{};
+		msrs.nr = std::min(std::size(msrs.entry), indices.size() - at);
+		for (uint32_t i = 0; i < msrs.nr; i++)
+			msrs.entry[i].index = indices[at + i];
+		const auto nr = uint32_t(VALUE(vcpu.call(KVM_GET_MSRS, &msrs)));
+		for (uint32_t i = 0; i < nr; i++) {
+			char name[24];
+			std::snprintf(name, sizeof(name), "msr %08x", msrs.entry[i].index);
+			to[name] = bytes(msrs.entry[i].data);
+		}
+		at += nr + (nr < msrs.nr);
 	}
 }
 

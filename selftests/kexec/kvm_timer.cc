@@ -62,6 +62,7 @@ AFTER()
 	if (!fired(3) && VALUE(vm.vcpus[3].msr(0x10)) < uint64_t(stage.number("deadline")))
 		CHECK_EQ(VALUE(vm.vcpus[3].msr(0x6e0)), stage.number("deadline"));
 
+	const auto one_shot = fired(0);
 	const auto before = fired(1);
 	const auto start = std::chrono::steady_clock::now();
 	all->start();
@@ -79,10 +80,14 @@ AFTER()
 	// KVM makes up for what was late, and an emulated host is.
 	CHECK(periods > 5 * seconds && periods < 15 * seconds + 3);
 	CHECK(VALUE(vm.vcpus[3].msr(0x10)) >= uint64_t(stage.number("deadline")));
-	for (int i : {0, 2, 3}) {
+	for (int i : {2, 3}) {
 		CHECK_EQ(fired(i), 1);
 		CHECK_EQ(vm.data(i).count, 1);
 	}
+	// KVM_SET_LAPIC lets a one-shot timer that had fired before fire once more: it cannot know
+	// whether anybody has seen it.
+	CHECK(fired(0) == 1 || (one_shot && fired(0) == 2));
+	CHECK_EQ(vm.data(0).count, fired(0));
 	CHECK_EQ(VALUE(vm.vcpus[3].msr(0x6e0)), 0);
 	CHECK_EQ(fired(4), 0);
 	CHECK(all->fine());
