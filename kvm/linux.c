@@ -247,16 +247,16 @@ static int __init linux_init(void)
 	err = linux_ioctl_init();
 	if (err)
 		return err;
-	err = misc_register(&device);
-	if (err)
-		goto exit_ioctl;
 	err = kvm_module_init();
 	if (err)
-		goto deregister;
+		goto exit_ioctl;
+	err = misc_register(&device);
+	if (err)
+		goto exit_module;
 	return 0;
 
-deregister:
-	misc_deregister(&device);
+exit_module:
+	kvm_module_exit();
 exit_ioctl:
 	linux_ioctl_exit();
 	return err;

@@ -67,6 +67,9 @@ static const char *refusal_of(struct kvm *kvm)
 
 	if (kvm->vm_dead || kvm->vm_bugged)
 		return "it is dead";
+	/* What it was is not in it yet. */
+	if (test_bit(KVM_LIVEUPDATE_PARKED, &kvm->liveupdate))
+		return "it came out of a live update, and is not complete yet";
 	if (arch->vm_type != KVM_X86_DEFAULT_VM)
 		return "it is of a protected type";
 	if (arch->has_private_mem || arch->has_protected_state)

@@ -266,7 +266,8 @@ static int set_msr_filter(unsigned long scratch, struct file *file, const void *
 	int err;
 	u32 i;
 
-	if (bytes < sizeof(*head) || head->ranges > KVM_MSR_FILTER_MAX_RANGES ||
+	if (bytes < sizeof(*head) || bytes > LINUX_KVM_SCRATCH_BYTES - sizeof(filter) ||
+	    head->ranges > KVM_MSR_FILTER_MAX_RANGES ||
 	    bytes < sizeof(*head) + head->ranges * sizeof(*range))
 		return -EBADMSG;
 	filter.flags = head->deny_by_default ? KVM_MSR_FILTER_DEFAULT_DENY : 0;

@@ -56,7 +56,7 @@ struct Instant {
 
 // Both clocks at the same time. Who is held up between the two readings, as on a busy
 // machine, would see a gap in only one of them; so the quickest of some tries counts.
-Instant now()
+Instant both_clocks()
 {
 	constexpr unsigned int tries = 8;
 	constexpr uint64_t quick_ticks = 200'000;
@@ -176,10 +176,10 @@ Worst gap_us, tsc_gap;
 
 void watch_gaps()
 {
-	Instant last = now();
+	Instant last = both_clocks();
 	for (;;) {
 		sleep_us(1000);
-		Instant is = now();
+		Instant is = both_clocks();
 		gap_us.see((is.ns - last.ns) / 1000);
 		tsc_gap.see(is.tsc - last.tsc);
 		last = is;
@@ -189,9 +189,9 @@ void watch_gaps()
 // Ticks of the time-stamp counter in a millisecond, by this kernel's clock.
 uint64_t measure_tsc_khz()
 {
-	Instant from = now();
+	Instant from = both_clocks();
 	sleep_us(200'000);
-	Instant to = now();
+	Instant to = both_clocks();
 	return (to.tsc - from.tsc) * 1'000'000 / (to.ns - from.ns);
 }
 
@@ -339,7 +339,7 @@ uint64_t print_seq(uint64_t number, uint64_t chain, Worker &worker, std::size_t 
 
 void print_clock()
 {
-	Instant is = now();
+	Instant is = both_clocks();
 	print("clock mono=%" PRIu64 " real=%" PRIu64 " tsc=%" PRIu64, is.ns / 1000,
 	      now_ns(CLOCK_REALTIME) / 1000, is.tsc);
 }
