@@ -423,9 +423,9 @@ Result<void> IncomingVm::check_complete()
 	}
 	const unsigned int nr = nr_slots();
 	if (nr != record_.slots) {
-		log_info("a VM is not complete: the guest_memfds of %u of its %u memory slots are "
-			 "not retrieved",
-			 record_.slots - nr, record_.slots);
+		log_info("a VM is not complete: %u of its %u memory slots are known; the others "
+			 "come with guest_memfds",
+			 nr, record_.slots);
 		return fail(Errno::Again);
 	}
 	for (const IncomingSlot &slot : slots_) {

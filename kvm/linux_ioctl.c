@@ -129,10 +129,6 @@ int linux_ioctl_init(void)
 	if (!worker_mm)
 		return -ENOMEM;
 #ifdef CONFIG_MEMCG
-	/* Who loads the module is gone when its pages are charged. */
-	RCU_INIT_POINTER(worker_mm->owner, NULL);
-#endif
-#ifdef CONFIG_MEMCG
 	/* Not who loads the module, and exits: what is mapped there belongs to nobody. */
 	RCU_INIT_POINTER(worker_mm->owner, NULL);
 #endif

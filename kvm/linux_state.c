@@ -3,7 +3,6 @@
 #include <linux/kvm_host.h>
 #include <linux/srcu.h>
 #include <linux/string.h>
-#include <asm/fpu/api.h>
 
 #include "linux_internal.h"
 

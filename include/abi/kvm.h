@@ -115,7 +115,6 @@ struct ferry_kvm_msr_range {
  * irqchip:        0 none, 1 in the kernel, 2 split
  * pit:            0 none, 1 there, 2 with the speaker port as well
  * boot_cpu:       KVM_SET_BOOT_CPU_ID
- * default_tsc_khz: KVM_SET_TSC_KHZ of the VM
  * halt_poll_ns:   of the VM; ~0 means that of the module
  * vcpus, slots:   how many there are, of guest_memfd as well
  * clock:          kvmclock, in ns, when ...
@@ -129,7 +128,6 @@ struct ferry_kvm_msr_range {
 	F(T, U32, pit, 1, 0, 2, 0)						\
 	F(T, U32, boot_cpu, 1, 0, 0xffffffffull, 0)				\
 	F(T, U32, max_vcpu_id, 1, 0, 0xffffffffull, 0)				\
-	F(T, U32, default_tsc_khz, 1, 0, 0xffffffffull, 0)			\
 	F(T, U64, disabled_quirks, 1, 0, ~0ull, 0)				\
 	F(T, U64, disabled_exits, 1, 0, ~0ull, 0)				\
 	F(T, U64, x2apic_api, 1, 0, ~0ull, 0)					\

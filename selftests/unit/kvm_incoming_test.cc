@@ -569,7 +569,7 @@ TEST_F(KvmIncoming, SaysWhatIsMissing)
 	EXPECT_TRUE(fake::logged(FERRY_INFO, "1 of its 2 vCPUs are retrieved"));
 	ASSERT_EQ(retrieve_files({VCPU}), 0);
 	EXPECT_EQ(set_memory({}), -EAGAIN);
-	EXPECT_TRUE(fake::logged(FERRY_INFO, "guest_memfds of 1 of its 3 memory slots"));
+	EXPECT_TRUE(fake::logged(FERRY_INFO, "2 of its 3 memory slots are known"));
 	ASSERT_EQ(retrieve_files({GMEM, MEMFD}), 0);
 	EXPECT_EQ(set_memory({}), -EAGAIN);
 	EXPECT_TRUE(fake::logged(FERRY_INFO, "memory slot 0 is not there"));
@@ -1115,7 +1115,7 @@ TEST_F(KvmDamage, RefusesWhatIsNotThere)
 	map_ram();
 	map_gmem();
 	EXPECT_EQ(set_memory({at(0, ram_at)}), -EAGAIN);
-	EXPECT_TRUE(fake::logged(FERRY_INFO, "guest_memfds of 1 of its 2 memory slots"));
+	EXPECT_TRUE(fake::logged(FERRY_INFO, "1 of its 2 memory slots are known"));
 	EXPECT_EQ(finish(session), 0);
 	end_process();
 	fake::power_off();
