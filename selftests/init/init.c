@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * PID 1 of the test machine, and its two helpers, in one static program:
+ * PID 1 of the test machine, and its helpers, in one static program:
  *
  *   /init          mounts what a test needs, loads the modules, runs this kernel's stage, and then
  *                  jumps into the next kernel or switches the machine off
@@ -9,11 +9,16 @@
  *                  it by itself when a stage has not. -c appends to its command line
  *   /bin/kexec-jump
  *                  jumps (reboot(2)); when the kernel refuses, says why and exits with the errno
+ *   /bin/ferry-stage
+ *                  runs this kernel's stage under systemd, and has systemd jump into the next kernel
  *
  * It understands these words of the kernel's command line:
  *
  *   ferry.stage=N        run /ferry/stageN with sh (default 1); no such file: an interactive shell
  *   ferry.modules=A,B,C  modules of /lib/modules to load before the stage, those that exist
+ *   ferry.root=DEVICE    go on as systemd, of the ext4 file system there, after the modules were loaded;
+ *                        all of this one is then in /run/ferry, its units are in /run/ferry/units, and
+ *                        one of these has to run /run/ferry/bin/ferry-stage, which runs the stage
  *
  * It tells scripts/vm on the second serial port, away from whatever prints on the console:
  *
@@ -105,10 +110,19 @@ static void failed(const char *what)
 	errno = err;
 }
 
+/* Where this initramfs is: at the root, or under systemd in /run/ferry. */
+#define AWAY "/run/ferry"
+
+static const char *home(void)
+{
+	return access(AWAY "/init", F_OK) ? "" : AWAY;
+}
+
 /* Load the next kernel: the same image, the same initramfs, the next stage. */
 static int load_kernel(const char *append)
 {
 	static char next[sizeof(cmdline) + 1024];
+	char image[64];
 	int kernel, initrd, n = 0;
 	long ret;
 
@@ -120,7 +134,8 @@ static int load_kernel(const char *append)
 	}
 	n += snprintf(next + n, sizeof(next) - n, "ferry.stage=%d%s%s", stage + 1, append ? " " : "", append ?: "");
 
-	kernel = open("/boot/bzImage", O_RDONLY | O_CLOEXEC);
+	snprintf(image, sizeof(image), "%s/boot/bzImage", home());
+	kernel = open(image, O_RDONLY | O_CLOEXEC);
 	initrd = open("/sys/firmware/initrd", O_RDONLY | O_CLOEXEC);
 	if (kernel < 0 || initrd < 0)
 		return -1;
@@ -262,40 +277,102 @@ static void power_off(void)
 		pause();
 }
 
+/* The way from an initramfs to its root file system, as switch_root(8) goes it, but all of this stays in sight. */
+static bool become_systemd(const char *device)
+{
+	static const char *const mounts[] = { "/dev", "/proc", "/sys", "/run" };
+	char target[64];
+
+	mkdir("/sysroot", 0755);
+	if (mount(device, "/sysroot", "ext4", 0, NULL))
+		return false;
+	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+		snprintf(target, sizeof(target), "/sysroot%s", mounts[i]);
+		if (mount(mounts[i], target, NULL, MS_MOVE, NULL))
+			return false;
+	}
+	mkdir("/sysroot" AWAY, 0755);
+	if (mount("/", "/sysroot" AWAY, NULL, MS_BIND, NULL) || chdir("/sysroot") ||
+	    mount(".", "/", NULL, MS_MOVE, NULL) || chroot("."))
+		return false;
+	/* The colon at the end: and where it looks by itself. */
+	setenv("SYSTEMD_UNIT_PATH", AWAY "/units:", 1);
+	execl("/usr/lib/systemd/systemd", "systemd", NULL);
+	return false;
+}
+
+/* Run this kernel's stage, and say how it ended. Is there a next one to go on to? */
+static bool run_stage(void)
+{
+	char script[64];
+	int status;
+
+	snprintf(script, sizeof(script), "%s/ferry/stage%d", home(), stage);
+	status = run((char *[]){ "/bin/sh", script, NULL });
+	tell("exit %d", status);
+	snprintf(script, sizeof(script), "%s/ferry/stage%d", home(), stage + 1);
+	return !status && !access(script, R_OK);
+}
+
+static void set_environment(const char *path)
+{
+	char number[16];
+
+	setenv("PATH", path, 1);
+	setenv("HOME", "/", 1);
+	setenv("TERM", "linux", 1);
+	snprintf(number, sizeof(number), "%d", stage);
+	setenv("STAGE", number, 1);
+}
+
+/* A service of systemd: the machine goes on, or off, as systemd does it. */
+static int main_ferry_stage(void)
+{
+	read_cmdline();
+	set_environment("/usr/bin:/usr/sbin:" AWAY "/bin");
+	if (!run_stage())
+		power_off();
+	if (!kexec_loaded() && load_kernel(NULL))
+		failed("kexec_file_load");
+	else if (run((char *[]){ "/usr/bin/systemctl", "kexec", NULL }))
+		failed("systemctl kexec");
+	else
+		return 0;
+	power_off();
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *self = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
-	char script[32], next[32];
-	int status;
+	char script[32], root[64];
 
 	if (!strcmp(self, "kexec-load"))
 		return main_kexec_load(argc, argv);
 	if (!strcmp(self, "kexec-jump"))
 		return main_kexec_jump();
+	if (!strcmp(self, "ferry-stage"))
+		return main_ferry_stage();
 
 	mount_all();
 	read_cmdline();
 	tell("start");
-	setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin", 1);
-	setenv("HOME", "/", 1);
-	setenv("TERM", "linux", 1);
-	snprintf(script, sizeof(script), "%d", stage);
-	setenv("STAGE", script, 1);
+	set_environment("/bin:/sbin:/usr/bin:/usr/sbin");
 	chdir("/");
 
 	if (!load_modules())
 		power_off();
 
 	snprintf(script, sizeof(script), "/ferry/stage%d", stage);
-	snprintf(next, sizeof(next), "/ferry/stage%d", stage + 1);
 	if (access(script, R_OK)) {
 		run((char *[]){ "/bin/sh", "-l", NULL });
 		power_off();
 	}
 
-	status = run((char *[]){ "/bin/sh", script, NULL });
-	tell("exit %d", status);
-	if (!status && !access(next, R_OK)) {
+	if (option("ferry.root", root, sizeof(root))) {
+		if (!become_systemd(root))
+			failed(root);
+	} else if (run_stage()) {
 		if (!kexec_loaded() && load_kernel(NULL))
 			failed("kexec_file_load");
 		else if (jump())
