@@ -158,6 +158,28 @@ int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct 
 int (ferry_luo_dependency_token)(struct ferry_luo_file *self, unsigned int nr,
 				 unsigned long long *token);
 
+/**
+ * ferry_luo_progress - say how far a long operation is
+ * @self:  from preserve(), freeze() or retrieve()
+ * @done:  bytes of @total
+ * @total: as far as is known now; 0 in retrieve(): what ferry_luo_usage() said in
+ *         the last kernel
+ *
+ * For people, who see it while the operation runs. Two plain stores: cheap enough
+ * for each batch of pages. May be left out.
+ */
+void (ferry_luo_progress)(struct ferry_luo_file *self, unsigned long long done,
+			  unsigned long long total);
+
+/**
+ * ferry_luo_usage - say how much memory a file preserves
+ * @self: from preserve() or freeze()
+ *
+ * For people, and for the record of the file. May be left out, or called again: the last call
+ * counts.
+ */
+void (ferry_luo_usage)(struct ferry_luo_file *self, const struct ferry_usage *usage);
+
 #ifdef __cplusplus
 }
 #endif

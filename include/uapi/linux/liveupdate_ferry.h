@@ -30,7 +30,8 @@
 #ifndef _UAPI_LINUX_LIVEUPDATE_FERRY_H
 #define _UAPI_LINUX_LIVEUPDATE_FERRY_H
 
-#include <linux/liveupdate.h>
+/* In the same folder, installed or not. */
+#include "liveupdate.h"
 
 /* Of a key, in bytes. Take them from getrandom(2). */
 #define LIVEUPDATE_FERRY_KEY_SIZE	32
