@@ -77,6 +77,7 @@ void ferry_luo_file::show(liveupdate_ferry_file &out) const
 	out.needs = nr_needs_;
 	ferry_format(reinterpret_cast<char *>(out.handler), sizeof(out.handler), "%s",
 		     record_.handler);
+	ferry_format(reinterpret_cast<char *>(out.label), sizeof(out.label), "%s", record_.label);
 }
 
 unsigned long long ferry_luo_file::bytes() const
@@ -101,12 +102,13 @@ void ferry_luo_file::set_status(ferry_retrieve_status status, Errno error)
 
 /* ---- outgoing ---- */
 
-Result<void> ferry_luo_file::preserve(FileRef file, unsigned long long token)
+Result<void> ferry_luo_file::preserve(FileRef file, unsigned long long token, const char *label)
 {
 	handler_ = TRY(common_.registry.for_file(file.get()));
 	TRY(common_.held.insert(*this, id_of(handler_, file.get())));
 	file_ = std::move(file);
 	record_.token = token;
+	ferry_format(record_.label, sizeof(record_.label), "%s", label);
 	ferry_format(record_.handler, sizeof(record_.handler), "%s", handler_.get()->compatible);
 	return call_preserve();
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <abi/luo.h>
+#include <ferry/file_ref.hh>
 #include <ferry/list.hh>
 #include <ferry/luo.h>
 #include <ferry/own.hh>
@@ -18,49 +19,7 @@ namespace luo {
 
 class Session;
 
-// A reference to a struct file.
-class FileRef {
-    public:
-	FileRef() = default;
-	// Takes over a reference.
-	explicit FileRef(file *taken) : file_{taken}
-	{
-	}
-	static FileRef share(file *held)
-	{
-		linux_file_get(held);
-		return FileRef{held};
-	}
-	FileRef(FileRef &&other) noexcept : file_{other.release()}
-	{
-	}
-	FileRef &operator=(FileRef &&other) noexcept
-	{
-		std::swap(file_, other.file_);
-		return *this;
-	}
-	~FileRef()
-	{
-		if (file_)
-			linux_file_put(file_);
-	}
-
-	[[nodiscard]] file *release()
-	{
-		return std::exchange(file_, nullptr);
-	}
-	file *get() const
-	{
-		return file_;
-	}
-	explicit operator bool() const
-	{
-		return file_ != nullptr;
-	}
-
-    private:
-	file *file_ = nullptr;
-};
+using ferry::FileRef;
 
 // What one file needs of another one of its session.
 struct Need : ferry::Linked<Need> {
@@ -93,7 +52,8 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 
 	// Preserves an open file. Errno::NoEnt: no handler; Errno::Busy: preserved
 	// already; Errno::NoMem; or what the handler says.
-	ferry::Result<void> preserve(luo::FileRef file, unsigned long long token);
+	ferry::Result<void> preserve(luo::FileRef file, unsigned long long token,
+				     const char *label);
 	void unpreserve();
 	ferry::Result<void> freeze();
 	void unfreeze();
@@ -144,6 +104,10 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	unsigned long long token() const
 	{
 		return record_.token;
+	}
+	const char *label() const
+	{
+		return record_.label;
 	}
 	const char *handler_name() const
 	{

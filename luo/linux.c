@@ -43,6 +43,16 @@ EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_token, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_lock_make, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_lock_open, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_create, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_take, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_preserve, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_check, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_file, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_retrieve, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_finish, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_close, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_progress, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_usage, "FERRY");
 

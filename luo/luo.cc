@@ -125,6 +125,17 @@ Session &session_of(luo_session *session)
 	return *reinterpret_cast<Session *>(session);
 }
 
+// As other modules know it.
+Session &inside(ferry_luo_session *session)
+{
+	return *reinterpret_cast<Session *>(session);
+}
+
+ferry_luo_session *outside(Session *session)
+{
+	return reinterpret_cast<ferry_luo_session *>(session);
+}
+
 } // namespace
 } // namespace luo
 
@@ -230,6 +241,79 @@ int ferry_luo_dependency_token(ferry_luo_file *self, unsigned int nr, unsigned l
 		*token = *of;
 	return ferry::to_errno(of);
 }
+
+/* ---- sessions of other modules ---- */
+
+void ferry_luo_lock_make(ferry_luo_lock *lock, const unsigned char *key)
+{
+	*lock = luo::make_lock(key);
+}
+
+int ferry_luo_lock_open(const ferry_luo_lock *lock, const char *name, const unsigned char *key)
+{
+	if (luo::opens(*lock, key))
+		return 0;
+	if (linux_may_log())
+		log_warn("'%s' is not given to who has not its key", name);
+	return -int(Errno::Perm);
+}
+
+int ferry_luo_session_create(const ferry_luo_about *about, ferry_luo_session **session)
+{
+	auto made = orchestrator->create_session(*about);
+	*session = made.has_value() ? luo::outside(*made) : nullptr;
+	return ferry::to_errno(made);
+}
+
+int ferry_luo_session_take(const char *maker, ferry_luo_session **session, ferry_luo_about *about)
+{
+	auto taken = orchestrator->take_session(maker);
+	*session = taken.has_value() ? luo::outside(*taken) : nullptr;
+	if (taken.has_value())
+		*about = (*taken)->about();
+	return ferry::to_errno(taken);
+}
+
+int ferry_luo_session_preserve(ferry_luo_session *session, file *file, unsigned long long token,
+			       const char *label)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).preserve(FileRef::share(file), token, label));
+}
+
+int ferry_luo_session_check(ferry_luo_session *session)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).check_needs());
+}
+
+int ferry_luo_session_file(ferry_luo_session *session, unsigned int nr, unsigned long long *token,
+			   char *label)
+{
+	auto &text = *reinterpret_cast<char(*)[FERRY_LUO_NAME_SIZE]>(label);
+	return ferry::to_errno(luo::inside(session).file(nr, *token, text));
+}
+
+int ferry_luo_session_retrieve(ferry_luo_session *session, unsigned long long token, file **file)
+{
+	auto gate = orchestrator->enter();
+	auto made = luo::inside(session).retrieve(token);
+	*file = made.has_value() ? made->release() : nullptr;
+	return ferry::to_errno(made);
+}
+
+int ferry_luo_session_finish(ferry_luo_session *session)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).finish());
+}
+
+void ferry_luo_session_close(ferry_luo_session *session)
+{
+	orchestrator->release_session(luo::inside(session));
+}
+
+/* ---- for people ---- */
 
 void ferry_luo_progress(ferry_luo_file *self, unsigned long long done, unsigned long long total)
 {

@@ -153,6 +153,13 @@ void Orchestrator::carried_done()
 	ferry_module_put(linux_this_module());
 }
 
+// Whether a new session cannot have this name.
+bool Orchestrator::taken(Sessions &sessions, std::string_view name)
+{
+	const Session *last = find(sessions.incoming, name);
+	return find(sessions.outgoing, name) || (last && last->renewing);
+}
+
 /* ---- the device ---- */
 
 Result<void> Orchestrator::open(bool shared)
@@ -178,10 +185,12 @@ Result<FileRef> Orchestrator::create_session(const char (&name)[64], Key key, co
 	if (bounded(name).empty())
 		return fail(Errno::Inval);
 	auto gate = enter();
-	auto session = TRY(Session::create(name, key, terms, common));
+	ferry_luo_about about{};
+	memcpy(about.name, name, sizeof(about.name));
+	about.lock = make_lock(key);
+	auto session = TRY(Session::create(about, terms, common));
 	auto sessions = sessions_.lock();
-	Session *last = find(sessions->incoming, name);
-	if (find(sessions->outgoing, name) || (last && last->renewing))
+	if (taken(*sessions, name))
 		return fail(Errno::Exist);
 	file *made = nullptr;
 	TRY(ferry::check_status(linux_session_file(reinterpret_cast<luo_session *>(session.get()),
@@ -189,6 +198,32 @@ Result<FileRef> Orchestrator::create_session(const char (&name)[64], Key key, co
 	linux_trace_session("created", session->name(), 0);
 	sessions->outgoing.push_back(*session.release());
 	return FileRef{made};
+}
+
+Result<Session *> Orchestrator::create_session(const ferry_luo_about &about)
+{
+	if (bounded(about.name).empty() || !about.maker[0])
+		return fail(Errno::Inval);
+	auto gate = enter();
+	auto session = TRY(Session::create(about, {Policy::Keep, 0}, common));
+	auto sessions = sessions_.lock();
+	if (taken(*sessions, about.name))
+		return fail(Errno::Exist);
+	linux_trace_session("created", session->name(), 0);
+	Session *made = session.release();
+	sessions->outgoing.push_back(*made);
+	return made;
+}
+
+Result<Session *> Orchestrator::take_session(const char *maker)
+{
+	auto gate = enter();
+	auto sessions = sessions_.lock();
+	for (Session &session : sessions->incoming) {
+		if (std::string_view(maker) == session.maker() && session.claim().has_value())
+			return &session;
+	}
+	return fail(Errno::NoEnt);
 }
 
 Result<FileRef> Orchestrator::retrieve_session(const char (&name)[64], Key key)
@@ -199,6 +234,8 @@ Result<FileRef> Orchestrator::retrieve_session(const char (&name)[64], Key key)
 	if (!session)
 		return fail(Errno::NoEnt);
 	TRY(session->admit(key));
+	if (session->maker()[0])
+		return fail(Errno::Inval);
 	TRY(session->claim());
 	file *made = nullptr;
 	if (int err = linux_session_file(reinterpret_cast<luo_session *>(session), session->name(),

@@ -16,6 +16,7 @@
 #include <ferry/result.hh>
 
 #include <atomic>
+#include <string_view>
 
 #include "session.hh"
 
@@ -43,6 +44,9 @@ class Orchestrator {
 	// A file for a carried session. Errno::NoEnt; Errno::Perm: not with this key;
 	// Errno::Inval: it has one.
 	ferry::Result<FileRef> retrieve_session(const char (&name)[64], Key key = nullptr);
+	// The same for a module, without a file; and how it lets go.
+	ferry::Result<Session *> create_session(const ferry_luo_about &about);
+	ferry::Result<Session *> take_session(const char *maker);
 	// Finishes a carried session that nobody has. Errno::NoEnt; Errno::Busy:
 	// somebody has it; Errno::Perm; and Session::finish()'s.
 	ferry::Result<void> discard_session(const char (&name)[64]);
@@ -97,6 +101,7 @@ class Orchestrator {
 	bool leave(Session &session);
 	// What is finished, or undone, leaves its list, and luo.
 	void remove(Session &session);
+	bool taken(Sessions &sessions, std::string_view name);
 	void arm();
 	ferry::Result<void> check_left(Sessions &sessions);
 	ferry::Result<void> take_carried();

@@ -20,21 +20,34 @@ constexpr unsigned int max_freezes = 4;
 
 } // namespace
 
-Result<Ref<Session>> Session::create(const char *name, Key key, const Terms &terms, Common &common)
+Result<Ref<Session>> Session::create(const ferry_luo_about &about, const Terms &terms,
+				     Common &common)
 {
 	auto session = TRY(ferry::make_ref<Session>(common));
 	ferry_session &record = session->record_;
-	ferry_format(record.session_name, sizeof(record.session_name), "%s", name);
+	ferry_format(record.session_name, sizeof(record.session_name), "%s", about.name);
 	record.policy = static_cast<unsigned int>(terms.policy);
 	record.deadline_ms = terms.deadline_ms;
-	if (key) {
-		static_assert(sizeof(record.salt) == LINUX_SALT_SIZE);
-		static_assert(sizeof(record.key_hash) == LINUX_KEY_SIZE);
-		record.keyed = 1;
-		linux_random(record.salt, sizeof(record.salt));
-		linux_key_hash(key, record.salt, record.key_hash);
-	}
+	ferry_format(record.maker, sizeof(record.maker), "%s", about.maker);
+	record.uid = about.uid;
+	record.keyed = about.lock.keyed;
+	static_assert(sizeof(record.salt) == sizeof(about.lock.salt));
+	static_assert(sizeof(record.key_hash) == sizeof(about.lock.hash));
+	memcpy(record.salt, about.lock.salt, sizeof(record.salt));
+	memcpy(record.key_hash, about.lock.hash, sizeof(record.key_hash));
 	return session;
+}
+
+ferry_luo_about Session::about() const
+{
+	ferry_luo_about about{};
+	ferry_format(about.name, sizeof(about.name), "%s", name());
+	ferry_format(about.maker, sizeof(about.maker), "%s", maker());
+	about.uid = record_.uid;
+	about.lock.keyed = record_.keyed;
+	memcpy(about.lock.salt, record_.salt, sizeof(about.lock.salt));
+	memcpy(about.lock.hash, record_.key_hash, sizeof(about.lock.hash));
+	return about;
 }
 
 Session::~Session()
@@ -90,6 +103,20 @@ unsigned int Session::nr_files()
 	for ([[maybe_unused]] const File &file : files_)
 		++nr;
 	return nr;
+}
+
+Result<void> Session::file(unsigned int nr, unsigned long long &token,
+			   char (&label)[FERRY_LUO_NAME_SIZE])
+{
+	Guard guard{view_};
+	for (const File &file : files_) {
+		if (nr--)
+			continue;
+		token = file.token();
+		ferry_format(label, sizeof(label), "%s", file.label());
+		return {};
+	}
+	return fail(Errno::NoEnt);
 }
 
 void Session::show(liveupdate_ferry_session &out)
@@ -164,9 +191,29 @@ Result<void> Session::preserve(int fd, unsigned long long token)
 	FileRef open{linux_file_of(fd)};
 	if (!open)
 		return fail(Errno::BadF);
+	return preserve_locked(std::move(open), token, "");
+}
+
+Result<void> Session::preserve(FileRef open, unsigned long long token, const char *label)
+{
+	Lock lock{mutex_};
+	if (find(token))
+		return fail(Errno::Exist);
+	return preserve_locked(std::move(open), token, label);
+}
+
+Result<void> Session::preserve_locked(FileRef open, unsigned long long token, const char *label)
+{
 	auto file = TRY(ferry::make<File>(*this, common_));
-	TRY(file->preserve(std::move(open), token));
+	TRY(file->preserve(std::move(open), token, label));
 	add(*file.release());
+	return {};
+}
+
+Result<void> Session::check_needs()
+{
+	Lock lock{mutex_};
+	TRY(order_files(files_, Otherwise::AsPreserved));
 	return {};
 }
 
@@ -341,14 +388,7 @@ Result<void> Session::load_files(ferry_node node)
 
 Result<void> Session::admit(Key key)
 {
-	if (!record_.keyed)
-		return {};
-	unsigned char hash[LINUX_KEY_SIZE] = {};
-	if (key)
-		linux_key_hash(key, record_.salt, hash);
-	const bool wrong = !key || linux_differ(hash, record_.key_hash, sizeof(hash));
-	linux_wipe(hash, sizeof(hash));
-	if (!wrong)
+	if (opens(about().lock, key))
 		return {};
 	const unsigned int attempts = refused_.fetch_add(1) + 1;
 	if (linux_may_log())

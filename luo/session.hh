@@ -12,6 +12,7 @@
 #include <atomic>
 
 #include "file.hh"
+#include "key.hh"
 
 namespace luo {
 
@@ -42,9 +43,6 @@ struct Terms {
 	unsigned long long deadline_ms = 0;
 };
 
-// LINUX_KEY_SIZE bytes of the caller's; null: none.
-using Key = const unsigned char *;
-
 // What the files of sessions come to.
 struct SessionTotals {
 	unsigned long long files = 0;
@@ -54,7 +52,7 @@ struct SessionTotals {
 class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session> {
     public:
 	// An outgoing one. The name was checked: 1 to 63 bytes and a NUL.
-	static ferry::Result<ferry::Ref<Session>> create(const char *name, Key key,
+	static ferry::Result<ferry::Ref<Session>> create(const ferry_luo_about &about,
 							 const Terms &terms, Common &common);
 	// An incoming one. A file whose record is bad is left out, with a message.
 	static ferry::Result<ferry::Ref<Session>> carried(ferry_node node, Common &common);
@@ -68,6 +66,12 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 	{
 		return record_.session_name;
 	}
+	// The module that made it; empty: a program.
+	const char *maker() const
+	{
+		return record_.maker;
+	}
+	ferry_luo_about about() const;
 	SessionState state() const
 	{
 		return state_.load();
@@ -93,11 +97,17 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 		return {};
 	}
 	unsigned int nr_files();
+	// Errno::NoEnt: it has not so many.
+	ferry::Result<void> file(unsigned int nr, unsigned long long &token,
+				 char (&label)[FERRY_LUO_NAME_SIZE]);
 
 	// ---- outgoing ----
 
 	// Errno::Exist: the token is used; Errno::BadF; and File::preserve()'s.
 	ferry::Result<void> preserve(int fd, unsigned long long token);
+	ferry::Result<void> preserve(FileRef open, unsigned long long token, const char *label);
+	// Errors: order_files()'s.
+	ferry::Result<void> check_needs();
 	// All or nothing.
 	ferry::Result<void> freeze();
 	void unfreeze();
@@ -178,6 +188,8 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 	unsigned long long begin(Operation operation, File &file);
 	void end(Operation operation, File &file, const ferry::Result<void> &result,
 		 unsigned long long start, unsigned long long &ns);
+	ferry::Result<void> preserve_locked(FileRef open, unsigned long long token,
+					    const char *label);
 	ferry::Result<void> load_files(ferry_node node);
 	ferry::Result<void> freeze_once();
 	void unfreeze_locked();

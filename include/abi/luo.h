@@ -54,7 +54,10 @@ FERRY_RECORD(ferry_update, "update", 2, 1, FERRY_UPDATE_FIELDS);
  * salt:        (2) random bytes
  * key_hash:    (2) HMAC-SHA-256 of the salt, with the session's key as the key
  *
- * Without a key the last two are zeros.
+ * maker:       (2) the module that made it, and that alone gets it; empty: a program
+ * uid:         (2) of the maker's
+ *
+ * Without a key salt and key_hash are zeros.
  */
 #define FERRY_MAX_DEADLINE_MS	(1ull << 40)
 #define FERRY_SESSION_FIELDS(F, T)			\
@@ -63,7 +66,9 @@ FERRY_RECORD(ferry_update, "update", 2, 1, FERRY_UPDATE_FIELDS);
 	F(T, U64, deadline_ms, 2, 0, FERRY_MAX_DEADLINE_MS, 0) \
 	F(T, U32, keyed, 2, 0, 1, 0)			\
 	F(T, BYTES, salt, 2, 0, 16, 16)		\
-	F(T, BYTES, key_hash, 2, 0, 32, 32)
+	F(T, BYTES, key_hash, 2, 0, 32, 32)		\
+	F(T, STR, maker, 2, 0, 15, 16)			\
+	F(T, U32, uid, 2, 0, ~0u, 0)
 FERRY_RECORD(ferry_session, "session", 2, 1, FERRY_SESSION_FIELDS);
 
 /*
@@ -76,6 +81,7 @@ FERRY_RECORD(ferry_session, "session", 2, 1, FERRY_SESSION_FIELDS);
  * metadata:    (2) bytes of preserved memory that only describe
  * preserve_ns: (2) that its preserve call took
  * freeze_ns:   (2) that its freeze call took
+ * label:       (2) its name, where its session's maker gave it one
  */
 #define FERRY_FILE_FIELDS(F, T)				\
 	F(T, U64, token, 1, 0, ~0ull, 0)		\
@@ -84,7 +90,8 @@ FERRY_RECORD(ferry_session, "session", 2, 1, FERRY_SESSION_FIELDS);
 	F(T, U64, runs, 2, 0, ~0ull, 0)			\
 	F(T, U64, metadata, 2, 0, ~0ull, 0)		\
 	F(T, U64, preserve_ns, 2, 0, ~0ull, 0)		\
-	F(T, U64, freeze_ns, 2, 0, ~0ull, 0)
+	F(T, U64, freeze_ns, 2, 0, ~0ull, 0)		\
+	F(T, STR, label, 2, 0, 63, 64)
 FERRY_RECORD(ferry_file, "file", 2, 1, FERRY_FILE_FIELDS);
 
 /* token: of the other file, in the same session */

@@ -31,7 +31,9 @@ int save(void *, ferry_writer *writer, bool)
 			      .deadline_ms = 90'000,
 			      .keyed = 1,
 			      .salt = {},
-			      .key_hash = {}};
+			      .key_hash = {},
+			      .maker = {},
+			      .uid = 1000};
 	// So that the key of set_key(7) fits, as the fake hashes it.
 	for (unsigned char i = 0; i < sizeof(session.salt); ++i)
 		session.salt[i] = i;
@@ -44,14 +46,16 @@ int save(void *, ferry_writer *writer, bool)
 			.runs = 3,
 			.metadata = 4096,
 			.preserve_ns = 123'000'000,
-			.freeze_ns = 900'000};
+			.freeze_ns = 900'000,
+			.label = "memory"};
 	ferry_file other{.token = 2,
 			 .handler = "device-v1",
 			 .pages = 0,
 			 .runs = 0,
 			 .metadata = 0,
 			 .preserve_ns = 456'789,
-			 .freeze_ns = 87'654};
+			 .freeze_ns = 87'654,
+			 .label = {}};
 	ferry_need need{.token = 0xf11e};
 	thing memory{.name = "a", .needs = 0}, device{.name = "b", .needs = 1};
 
