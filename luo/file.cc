@@ -10,21 +10,32 @@ using ferry::fail;
 using ferry::Result;
 using luo::FileRef;
 using luo::Need;
+using luo::Operation;
 
 namespace {
 
+using View = luo::Session::Guard;
+
 // A device maps some hundred files at the most; a damaged tree more.
 constexpr unsigned int max_needs = 1024;
+
+constexpr unsigned long long page_size = 4096;
 
 } // namespace
 
 ferry_luo_file::~ferry_luo_file()
 {
-	held_.remove(*this);
+	common_.held.remove(*this);
+	forget_needs();
+}
+
+void ferry_luo_file::forget_needs()
+{
 	while (Need *need = needs_.front()) {
 		luo::Needs::remove(*need);
 		ferry::destroy(need);
 	}
+	nr_needs_ = 0;
 }
 
 ferry_luo_args ferry_luo_file::args()
@@ -40,28 +51,85 @@ ferry_luo_args ferry_luo_file::args()
 	};
 }
 
+/* ---- what people see ---- */
+
+void ferry_luo_file::show(liveupdate_ferry_file &out) const
+{
+	out.token = record_.token;
+	if (!session.incoming()) {
+		out.state = session.state() == luo::SessionState::Frozen
+				    ? LIVEUPDATE_FERRY_FILE_FROZEN
+				    : LIVEUPDATE_FERRY_FILE_PRESERVED;
+	} else if (status_ == FERRY_NOT_RETRIEVED) {
+		out.state = LIVEUPDATE_FERRY_FILE_WAITING;
+	} else if (status_ == FERRY_RETRIEVED) {
+		out.state = LIVEUPDATE_FERRY_FILE_RETRIEVED;
+	} else {
+		out.state = LIVEUPDATE_FERRY_FILE_FAILED;
+		out.error = static_cast<unsigned int>(retrieve_error_);
+	}
+	out.bytes = bytes();
+	out.runs = record_.runs;
+	out.metadata = record_.metadata;
+	out.preserve_ns = record_.preserve_ns;
+	out.freeze_ns = record_.freeze_ns;
+	out.retrieve_ns = retrieve_ns_;
+	out.needs = nr_needs_;
+	ferry_format(reinterpret_cast<char *>(out.handler), sizeof(out.handler), "%s",
+		     record_.handler);
+	ferry_format(reinterpret_cast<char *>(out.label), sizeof(out.label), "%s", record_.label);
+}
+
+unsigned long long ferry_luo_file::bytes() const
+{
+	return record_.pages * page_size;
+}
+
+void ferry_luo_file::set_usage(const ferry_usage &usage)
+{
+	View view{session.view()};
+	record_.pages = usage.pages;
+	record_.runs = usage.runs;
+	record_.metadata = usage.metadata + usage.blobs;
+}
+
+void ferry_luo_file::set_status(ferry_retrieve_status status, Errno error)
+{
+	View view{session.view()};
+	status_ = status;
+	retrieve_error_ = error;
+}
+
 /* ---- outgoing ---- */
 
-Result<void> ferry_luo_file::preserve(FileRef file, unsigned long long token)
+Result<void> ferry_luo_file::preserve(FileRef file, unsigned long long token, const char *label)
 {
-	handler_ = TRY(registry_.for_file(file.get()));
-	TRY(held_.insert(*this, id_of(handler_, file.get())));
+	handler_ = TRY(common_.registry.for_file(file.get()));
+	TRY(common_.held.insert(*this, id_of(handler_, file.get())));
 	file_ = std::move(file);
 	record_.token = token;
+	ferry_format(record_.label, sizeof(record_.label), "%s", label);
 	ferry_format(record_.handler, sizeof(record_.handler), "%s", handler_.get()->compatible);
+	return call_preserve();
+}
 
-	unsigned long long start = ferry_now();
+Result<void> ferry_luo_file::call_preserve()
+{
 	ferry_luo_args with = args();
-	TRY(ferry::check_status(handler_->preserve(&with)));
+	TRY(session.watch(Operation::Preserve, *this, record_.preserve_ns,
+			  [&] { return ferry::check_status(handler_->preserve(&with)); }));
 	priv_ = with.priv;
-	preserve_ns_ = ferry_now() - start;
 	return {};
 }
 
 void ferry_luo_file::unpreserve()
 {
 	ferry_luo_args with = args();
-	handler_->unpreserve(&with);
+	unsigned long long unused;
+	(void)session.watch(Operation::Unpreserve, *this, unused, [&]() -> Result<void> {
+		handler_->unpreserve(&with);
+		return {};
+	});
 }
 
 Result<void> ferry_luo_file::freeze()
@@ -70,7 +138,8 @@ Result<void> ferry_luo_file::freeze()
 		return {};
 	ferry_luo_args with = args();
 	freezing_ = true;
-	auto frozen = ferry::check_status(handler_->freeze(&with));
+	auto frozen = session.watch(Operation::Freeze, *this, record_.freeze_ns,
+				    [&] { return ferry::check_status(handler_->freeze(&with)); });
 	freezing_ = false;
 	if (!frozen.has_value())
 		log_err("session '%s', token %#llx: handler '%s' refuses the kexec with error %d",
@@ -100,7 +169,10 @@ Result<void> ferry_luo_file::save(ferry_writer &writer)
 	}
 	TRY(ferry::check_status(ferry_begin(&writer, "state")));
 	ferry_luo_args with = args();
-	auto saved = ferry::check_status(handler_->save(&with, &writer));
+	unsigned long long unused;
+	auto saved = session.watch(Operation::Save, *this, unused, [&] {
+		return ferry::check_status(handler_->save(&with, &writer));
+	});
 	if (!saved.has_value()) {
 		log_err("session '%s', token %#llx: handler '%s' cannot save its state, error %d",
 			session.name(), record_.token, record_.handler, int(saved.error()));
@@ -115,6 +187,7 @@ Result<Need *> ferry_luo_file::add_need()
 		return fail(Errno::TooBig);
 	Need *need = TRY(ferry::make<Need>()).release();
 	needs_.push_back(*need);
+	View view{session.view()};
 	++nr_needs_;
 	return need;
 }
@@ -175,15 +248,17 @@ Result<void> ferry_luo_file::load_needs(ferry_node node)
 	}
 }
 
-Result<void> ferry_luo_file::find_handler()
+Result<void> ferry_luo_file::find_handler(Operation purpose)
 {
 	if (handler_)
 		return {};
-	auto handler = registry_.named(record_.handler);
+	auto handler = common_.registry.named(record_.handler);
 	if (!handler.has_value()) {
 		log_warn("session '%s', token %#llx: there is no handler '%s'; load its module and "
 			 "try again",
 			 session.name(), record_.token, record_.handler);
+		common_.journal.failed(purpose, handler.error(), session.name(), record_.handler,
+				       record_.token);
 		return fail(handler.error());
 	}
 	handler_ = std::move(*handler);
@@ -194,7 +269,7 @@ void ferry_luo_file::prepare()
 {
 	// Not find_handler(): that it is not there yet is no news.
 	if (!handler_) {
-		auto handler = registry_.named(record_.handler);
+		auto handler = common_.registry.named(record_.handler);
 		if (!handler.has_value() || !(*handler)->prepare)
 			return;
 		handler_ = std::move(*handler);
@@ -203,7 +278,11 @@ void ferry_luo_file::prepare()
 		return;
 	prepared_ = true;
 	ferry_luo_args with = args();
-	handler_->prepare(&with);
+	unsigned long long unused;
+	(void)session.watch(Operation::Prepare, *this, unused, [&]() -> Result<void> {
+		handler_->prepare(&with);
+		return {};
+	});
 	priv_ = with.priv;
 }
 
@@ -214,24 +293,35 @@ Result<void> ferry_luo_file::retrieve()
 	if (status_ == FERRY_RETRIEVED)
 		return {};
 	ferry_luo_args with = args();
-	auto made = ferry::check_status(handler_->retrieve(&with));
+	const unsigned long long start = ferry_now();
+	auto made = session.watch(Operation::Retrieve, *this, retrieve_ns_, [&]() -> Result<void> {
+		TRY(ferry::check_status(handler_->retrieve(&with)));
+		if (!with.file)
+			return fail(Errno::Inval);
+		return {};
+	});
 	priv_ = with.priv;
 	// Nothing was taken yet: memory may be there the next time.
-	if (!made.has_value() && made.error() == Errno::NoMem && !with.priv)
+	const bool again = !made.has_value() && made.error() == Errno::NoMem && !with.priv;
+	common_.journal.arrive([&](luo::Arrival &arrival) {
+		if (!arrival.first_retrieve_ns)
+			arrival.first_retrieve_ns = start;
+		arrival.retrieve_ns += retrieve_ns_;
+		arrival.retrieved += made.has_value();
+		arrival.failed += !made.has_value() && !again;
+	});
+	if (again)
 		return made;
-	if (made.has_value() && !with.file)
-		made = fail(Errno::Inval);
 	if (!made.has_value()) {
 		log_err("session '%s', token %#llx: handler '%s' cannot retrieve it, error %d",
 			session.name(), record_.token, record_.handler, int(made.error()));
-		status_ = FERRY_RETRIEVE_FAILED;
-		retrieve_error_ = made.error();
+		set_status(FERRY_RETRIEVE_FAILED, made.error());
 		return made;
 	}
-	status_ = FERRY_RETRIEVED;
 	// Ours, until it is finished.
 	file_ = FileRef{with.file};
-	if (!held_.insert(*this, id_of(handler_, with.file)).has_value())
+	set_status(FERRY_RETRIEVED);
+	if (!common_.held.insert(*this, id_of(handler_, with.file)).has_value())
 		log_warn("session '%s', token %#llx: was made anew as a file that is held already",
 			 session.name(), record_.token);
 	return {};
@@ -257,15 +347,63 @@ Result<unsigned long long> ferry_luo_file::dependency_token(unsigned int nr)
 
 Result<void> ferry_luo_file::can_finish()
 {
-	TRY(find_handler());
+	if (finished_)
+		return {};
+	TRY(find_handler(Operation::Finish));
 	if (!handler_->can_finish)
 		return {};
 	ferry_luo_args with = args();
-	return ferry::check_status(handler_->can_finish(&with));
+	auto can = ferry::check_status(handler_->can_finish(&with));
+	if (!can.has_value())
+		common_.journal.failed(Operation::Finish, can.error(), session.name(),
+				       record_.handler, record_.token);
+	return can;
 }
 
 void ferry_luo_file::finish()
 {
+	if (std::exchange(finished_, true))
+		return;
 	ferry_luo_args with = args();
-	handler_->finish(&with);
+	unsigned long long took = 0;
+	(void)session.watch(Operation::Finish, *this, took, [&]() -> Result<void> {
+		handler_->finish(&with);
+		return {};
+	});
+	common_.journal.arrive([&](luo::Arrival &arrival) {
+		arrival.finish_ns += took;
+		arrival.released += status_ == FERRY_NOT_RETRIEVED;
+	});
+	priv_ = nullptr;
+	state_ = {-1};
+}
+
+Result<void> ferry_luo_file::renew()
+{
+	{
+		View view{session.view()};
+		forget_needs();
+		record_.pages = record_.runs = record_.metadata = record_.freeze_ns = 0;
+	}
+	if (!Held::linked())
+		TRY(common_.held.insert(*this, id_of(handler_, file_.get())));
+	auto preserved = call_preserve();
+	if (!preserved.has_value()) {
+		View view{session.view()};
+		forget_needs();
+		return preserved;
+	}
+	set_status(FERRY_NOT_RETRIEVED);
+	finished_ = false;
+	return {};
+}
+
+void ferry_luo_file::lapse()
+{
+	unpreserve();
+	priv_ = nullptr;
+	set_status(FERRY_RETRIEVED);
+	finished_ = true;
+	View view{session.view()};
+	forget_needs();
 }

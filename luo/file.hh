@@ -3,63 +3,23 @@
 #pragma once
 
 #include <abi/luo.h>
+#include <ferry/file_ref.hh>
 #include <ferry/list.hh>
 #include <ferry/luo.h>
 #include <ferry/own.hh>
 #include <ferry/result.hh>
 
+#include <uapi/linux/liveupdate_ferry.h>
+
 #include "luo/linux.h"
 
-#include "held.hh"
-#include "registry.hh"
+#include "common.hh"
 
 namespace luo {
 
 class Session;
 
-// A reference to a struct file.
-class FileRef {
-    public:
-	FileRef() = default;
-	// Takes over a reference.
-	explicit FileRef(file *taken) : file_{taken}
-	{
-	}
-	static FileRef share(file *held)
-	{
-		linux_file_get(held);
-		return FileRef{held};
-	}
-	FileRef(FileRef &&other) noexcept : file_{other.release()}
-	{
-	}
-	FileRef &operator=(FileRef &&other) noexcept
-	{
-		std::swap(file_, other.file_);
-		return *this;
-	}
-	~FileRef()
-	{
-		if (file_)
-			linux_file_put(file_);
-	}
-
-	[[nodiscard]] file *release()
-	{
-		return std::exchange(file_, nullptr);
-	}
-	file *get() const
-	{
-		return file_;
-	}
-	explicit operator bool() const
-	{
-		return file_ != nullptr;
-	}
-
-    private:
-	file *file_ = nullptr;
-};
+using ferry::FileRef;
 
 // What one file needs of another one of its session.
 struct Need : ferry::Linked<Need> {
@@ -75,17 +35,25 @@ using Needs = ferry::List<Need>;
 // The C interface knows it by this name; here it is luo::File. All of it is
 // protected by the mutex of its session.
 struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
-	ferry_luo_file(luo::Session &its_session, luo::Registry &registry, luo::HeldFiles &held)
-		: session{its_session}, registry_{registry}, held_{held}
+	ferry_luo_file(luo::Session &its_session, luo::Common &common)
+		: session{its_session}, common_{common}
 	{
 	}
 	~ferry_luo_file();
+
+	// What people see of it; with the view of its session locked.
+	void show(liveupdate_ferry_file &out) const;
+	// What its handler said that it preserves.
+	unsigned long long bytes() const;
+	// For the handler: what it preserves.
+	void set_usage(const ferry_usage &usage);
 
 	// ---- outgoing ----
 
 	// Preserves an open file. Errno::NoEnt: no handler; Errno::Busy: preserved
 	// already; Errno::NoMem; or what the handler says.
-	ferry::Result<void> preserve(luo::FileRef file, unsigned long long token);
+	ferry::Result<void> preserve(luo::FileRef file, unsigned long long token,
+				     const char *label);
 	void unpreserve();
 	ferry::Result<void> freeze();
 	void unfreeze();
@@ -102,8 +70,9 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 
 	// Reads the record; the handler is looked for when it is needed.
 	ferry::Result<void> load(ferry_node node);
-	// Errno::NoEnt: the handler is not there. Holds it until the file is finished.
-	ferry::Result<void> find_handler();
+	// Errno::NoEnt: the handler is not there; for what it was needed. Holds it until
+	// the file is finished.
+	ferry::Result<void> find_handler(luo::Operation purpose);
 	// Lets the handler work ahead, once, if it is there.
 	void prepare();
 	// Makes the file anew, unless it is there; after find_handler(), and after
@@ -126,10 +95,19 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	ferry::Result<void> can_finish();
 	// After can_finish().
 	void finish();
+	// A finished file that was retrieved becomes an outgoing one, under its token.
+	// Errors: preserve()'s; then it is what it was.
+	ferry::Result<void> renew();
+	// Undoes renew().
+	void lapse();
 
 	unsigned long long token() const
 	{
 		return record_.token;
+	}
+	const char *label() const
+	{
+		return record_.label;
 	}
 	const char *handler_name() const
 	{
@@ -147,7 +125,7 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	// That the preserve call took.
 	unsigned long long preserve_ns() const
 	{
-		return preserve_ns_;
+		return record_.preserve_ns;
 	}
 
 	luo::Session &session;
@@ -165,22 +143,27 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 
     private:
 	ferry_luo_args args();
+	ferry::Result<void> call_preserve();
 	ferry::Result<void> load_needs(ferry_node node);
 	ferry::Result<luo::Need *> add_need();
+	void forget_needs();
+	void set_status(ferry_retrieve_status status, ferry::Errno error = {});
 
-	luo::Registry &registry_;
-	luo::HeldFiles &held_;
+	luo::Common &common_;
+	// The figures in it under the session's view, too.
 	ferry_file record_{};
 	luo::HandlerRef handler_;
 	luo::FileRef file_;
 	void *priv_ = nullptr; // the handler's
-	unsigned long long preserve_ns_ = 0;
+	unsigned long long retrieve_ns_ = 0; // under the session's view, too
 	luo::Needs needs_;
 	unsigned int nr_needs_ = 0;
 	ferry_node state_{-1};
 	bool freezing_ = false; // in the handler's freeze()
 	bool prepared_ = false;
-	int status_ = FERRY_NOT_RETRIEVED;
+	bool finished_ = false; // and kept, as its session is to be renewed
+	// Under the session's view, too.
+	ferry_retrieve_status status_ = FERRY_NOT_RETRIEVED;
 	ferry::Errno retrieve_error_{};
 };
 

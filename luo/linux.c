@@ -2,7 +2,10 @@
 /* luo.ko's edge to the kernel: luo/linux.h on the kernel's own functions. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <crypto/sha2.h>
+#include <crypto/utils.h>
 #include <linux/anon_inodes.h>
+#include <linux/capability.h>
 #include <linux/debugfs.h>
 #include <linux/err.h>
 #include <linux/file.h>
@@ -12,12 +15,20 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/notifier.h>
+#include <linux/random.h>
+#include <linux/ratelimit.h>
 #include <linux/seq_file.h>
+#include <linux/string.h>
+#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
+#include <linux/utsname.h>
 #include <linux/workqueue.h>
 
 #include <ferry/luo.h>
 #include "linux.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
 
 /* The C++ side has these from our own header of the same interface. */
 static_assert(sizeof(struct liveupdate_ioctl_create_session) == 72);
@@ -32,6 +43,18 @@ EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_token, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_lock_make, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_lock_open, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_create, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_take, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_preserve, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_check, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_file, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_retrieve, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_finish, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_session_close, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_progress, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_usage, "FERRY");
 
 /* ---- files ---- */
 
@@ -109,21 +132,89 @@ int linux_user_write(void *user, const void *from, size_t size)
 	return copy_to_user((void __user *)user, from, size) ? -EFAULT : 0;
 }
 
+/* ---- for people ---- */
+
+u64 linux_realtime(void)
+{
+	return ktime_get_real_ns();
+}
+
+const char *linux_kernel_release(void)
+{
+	return init_utsname()->release;
+}
+
+void linux_trace_file(int operation, const char *session, u64 token, const char *handler,
+		      int error, u64 ns)
+{
+	trace_ferry_luo_file(operation, session, token, handler, error, ns);
+}
+
+void linux_trace_session(const char *event, const char *session, int error)
+{
+	trace_ferry_luo_session(event, session, error);
+}
+
+void linux_trace_update(const char *stage, int error, u64 ns)
+{
+	trace_ferry_luo_update(stage, error, ns);
+}
+
 struct module *linux_this_module(void)
 {
 	return THIS_MODULE;
 }
 
+/* ---- who asks, and with what key ---- */
+
+static_assert(SHA256_DIGEST_SIZE == LINUX_KEY_SIZE);
+
+bool linux_privileged(void)
+{
+	return capable(CAP_SYS_ADMIN);
+}
+
+void linux_random(void *to, size_t size)
+{
+	get_random_bytes(to, size);
+}
+
+void linux_key_hash(const unsigned char *key, const unsigned char *salt, unsigned char *hash)
+{
+	hmac_sha256_usingrawkey(key, LINUX_KEY_SIZE, salt, LINUX_SALT_SIZE, hash);
+}
+
+bool linux_differ(const void *a, const void *b, size_t size)
+{
+	return crypto_memneq(a, b, size);
+}
+
+void linux_wipe(void *at, size_t size)
+{
+	memzero_explicit(at, size);
+}
+
+bool linux_may_log(void)
+{
+	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&state);
+}
+
 /* ---- /dev/liveupdate ---- */
 
+/* The flag may change later: how it was opened is in private_data. */
 static int device_open(struct inode *inode, struct file *file)
 {
-	return luo_device_open();
+	bool shared = file->f_flags & O_NONBLOCK;
+
+	file->private_data = (void *)shared;
+	return luo_device_open(shared);
 }
 
 static int device_release(struct inode *inode, struct file *file)
 {
-	luo_device_release();
+	luo_device_release(file->private_data);
 	return 0;
 }
 
@@ -167,7 +258,7 @@ static struct notifier_block kexec_block = {
 	.notifier_call = kexec_notify,
 };
 
-/* ---- working ahead ---- */
+/* ---- later ---- */
 
 static void background(struct work_struct *work)
 {
@@ -179,6 +270,20 @@ static DECLARE_WORK(background_work, background);
 void linux_background(void)
 {
 	queue_work(system_dfl_wq, &background_work);
+}
+
+static void deadline(struct work_struct *work)
+{
+	luo_deadline();
+}
+
+static DECLARE_DELAYED_WORK(deadline_work, deadline);
+
+void linux_deadline(unsigned long long ms)
+{
+	/* One that is farther away than the clock of the timer reaches is looked at again. */
+	mod_delayed_work(system_dfl_wq, &deadline_work,
+			 msecs_to_jiffies(min_t(unsigned long long, ms, INT_MAX)));
 }
 
 /* ---- the module ---- */
@@ -215,6 +320,7 @@ static int __init linux_init(void)
 unregister:
 	unregister_kexec_notifier(&kexec_block);
 exit:
+	cancel_delayed_work_sync(&deadline_work);
 	luo_module_exit();
 	return err;
 }
@@ -225,6 +331,7 @@ static void __exit linux_exit(void)
 	misc_deregister(&device);
 	unregister_kexec_notifier(&kexec_block);
 	cancel_work_sync(&background_work);
+	cancel_delayed_work_sync(&deadline_work);
 	luo_module_exit();
 }
 

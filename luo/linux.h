@@ -50,8 +50,53 @@ int (linux_user_read)(void *to, ferry_size size, const void *user, ferry_size us
 /* copy_to_user(). Return: 0 or -EFAULT. */
 int (linux_user_write)(void *user, const void *from, ferry_size size);
 
+/* ---- who asks, and with what key ---- */
+
+/* capable(CAP_SYS_ADMIN). */
+bool (linux_privileged)(void);
+
+#define LINUX_KEY_SIZE	32
+#define LINUX_SALT_SIZE	16
+
+/* get_random_bytes(). */
+void (linux_random)(void *to, ferry_size size);
+/*
+ * HMAC-SHA-256 of the salt, with the key as its key: hmac_sha256_usingrawkey().
+ * The hash has LINUX_KEY_SIZE bytes.
+ */
+void (linux_key_hash)(const unsigned char *key, const unsigned char *salt, unsigned char *hash);
+/* crypto_memneq(): in a time that does not tell where they differ. */
+bool (linux_differ)(const void *a, const void *b, ferry_size size);
+/* memzero_explicit(). */
+void (linux_wipe)(void *at, ferry_size size);
+/* Whether one more line about a wrong key may go to the log: a few in some seconds. */
+bool (linux_may_log)(void);
+
+/* ---- later ---- */
+
 /* Has luo_background() called, soon, in a kernel thread. */
 void (linux_background)(void);
+/*
+ * Has luo_deadline() called in so many milliseconds, in a kernel thread: once, at
+ * the time of the last call.
+ */
+void (linux_deadline)(unsigned long long ms);
+
+/* ---- for people ---- */
+
+/* CLOCK_REALTIME, in nanoseconds. */
+unsigned long long (linux_realtime)(void);
+/* The release of this kernel, as in uname(2). */
+const char *(linux_kernel_release)(void);
+
+/*
+ * Tracepoints of the system ferry_luo. @operation: enum liveupdate_ferry_operation;
+ * @error: 0 or a negative errno; @ns: that it took.
+ */
+void (linux_trace_file)(int operation, const char *session, unsigned long long token,
+			const char *handler, int error, unsigned long long ns);
+void (linux_trace_session)(const char *event, const char *session, int error);
+void (linux_trace_update)(const char *stage, int error, unsigned long long ns);
 
 /* This module. */
 struct module *(linux_this_module)(void);
@@ -61,9 +106,12 @@ struct module *(linux_this_module)(void);
 int (luo_module_init)(void);
 void (luo_module_exit)(void);
 
-/* -EBUSY while somebody else has the device open, as in mainline. */
-int (luo_device_open)(void);
-void (luo_device_release)(void);
+/*
+ * @shared: opened with O_NONBLOCK; else -EBUSY while another one that is not has it
+ * open, as in mainline. -EPERM: not privileged enough to share it.
+ */
+int (luo_device_open)(bool shared);
+void (luo_device_release)(bool shared);
 /* Return: 0 or a negative errno; -ENOTTY for a command that is not ours. */
 long (luo_device_ioctl)(unsigned int command, void *user);
 long (luo_session_ioctl)(struct luo_session *session, unsigned int command, void *user);
@@ -83,8 +131,9 @@ void (luo_session_release)(struct luo_session *session);
 int (luo_prepare)(bool kho);
 void (luo_abort)(void);
 
-/* What linux_background() asked for; not after luo_module_exit(). */
+/* What linux_background() and linux_deadline() asked for; not after luo_module_exit(). */
 void (luo_background)(void);
+void (luo_deadline)(void);
 
 /* The last update, a line each: "key value". */
 void (luo_show_update)(struct seq_file *file);

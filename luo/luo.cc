@@ -4,9 +4,7 @@
 #include <ferry/luo.h>
 #include <uapi/linux/liveupdate.h>
 
-#include <algorithm>
-#include <utility>
-
+#include "luo/call.hh"
 #include "luo/linux.h"
 #include "luo/orchestrator.hh"
 
@@ -22,105 +20,51 @@ namespace {
 
 constinit Orchestrator *orchestrator;
 
-// The argument of an ioctl: in, out, and how much of it the caller knows.
-template <class Arg> class Call {
-    public:
-	// Errno::Inval: the caller's structure ends before the field at `needed`;
-	// Errno::TooBig: it has more than this kernel knows of, and not zeros.
-	Result<void> read(void *user, std::size_t needed)
-	{
-		user_ = user;
-		TRY(ferry::check_status(linux_user_size(user, &size_)));
-		if (size_ < needed)
-			return fail(Errno::Inval);
-		return ferry::check_status(linux_user_read(&arg, sizeof(arg), user, size_));
-	}
-	Result<void> respond()
-	{
-		return ferry::check_status(
-			linux_user_write(user_, &arg, std::min<std::size_t>(size_, sizeof(arg))));
-	}
-
-	Arg arg{};
-
-    private:
-	void *user_ = nullptr;
-	unsigned int size_ = 0;
-};
-
-// Answers with a descriptor. The answer goes out first: what was made or taken
-// over for somebody who then cannot be told would have to be undone, and a
-// session that is closed is finished.
-template <class Arg, class Make> Result<void> respond_with_fd(Call<Arg> &call, Make make)
-{
-	int fd = TRY(ferry::check(linux_fd_reserve()));
-	int before = std::exchange(call.arg.fd, fd);
-	auto made = call.respond();
-	if (made.has_value()) {
-		Result<FileRef> file = make();
-		if (file.has_value()) {
-			linux_fd_install(fd, file->release());
-			return {};
-		}
-		made = fail(file.error());
-		// An error leaves the caller's structure as it was.
-		call.arg.fd = before;
-		(void)call.respond();
-	}
-	linux_fd_abandon(fd);
-	return made;
-}
-
-template <std::size_t size> auto &text(__u8 (&name)[size])
-{
-	return reinterpret_cast<char(&)[size]>(name);
-}
-
-Result<void> create_session(void *user)
+Result<void> create_session(Orchestrator &orchestrator, void *user)
 {
 	Call<liveupdate_ioctl_create_session> call;
 	TRY(call.read(user, sizeof(call.arg)));
 	return respond_with_fd(call,
-			       [&] { return orchestrator->create_session(text(call.arg.name)); });
+			       [&] { return orchestrator.create_session(text(call.arg.name)); });
 }
 
-Result<void> retrieve_session(void *user)
+Result<void> retrieve_session(Orchestrator &orchestrator, void *user)
 {
 	Call<liveupdate_ioctl_retrieve_session> call;
 	TRY(call.read(user, sizeof(call.arg)));
 	return respond_with_fd(call,
-			       [&] { return orchestrator->retrieve_session(text(call.arg.name)); });
+			       [&] { return orchestrator.retrieve_session(text(call.arg.name)); });
 }
 
-Result<void> preserve_fd(Session &session, void *user)
+Result<void> preserve_fd(Orchestrator &orchestrator, Session &session, void *user)
 {
 	Call<liveupdate_session_preserve_fd> call;
 	TRY(call.read(user, sizeof(call.arg)));
-	auto gate = orchestrator->enter();
+	auto gate = orchestrator.enter();
 	TRY(session.preserve(call.arg.fd, call.arg.token));
 	return call.respond();
 }
 
-Result<void> retrieve_fd(Session &session, void *user)
+Result<void> retrieve_fd(Orchestrator &orchestrator, Session &session, void *user)
 {
 	Call<liveupdate_session_retrieve_fd> call;
 	TRY(call.read(user, sizeof(call.arg)));
-	auto gate = orchestrator->enter();
+	auto gate = orchestrator.enter();
 	return respond_with_fd(call, [&] { return session.retrieve(call.arg.token); });
 }
 
-Result<void> finish(Session &session, void *user)
+Result<void> finish(Orchestrator &orchestrator, Session &session, void *user)
 {
 	Call<liveupdate_session_finish> call;
 	TRY(call.read(user, sizeof(call.arg)));
 	if (call.arg.reserved)
 		return fail(Errno::Inval);
-	auto gate = orchestrator->enter();
+	auto gate = orchestrator.enter();
 	TRY(session.finish());
 	return call.respond();
 }
 
-Result<void> get_name(Session &session, void *user)
+Result<void> get_name(Orchestrator &, Session &session, void *user)
 {
 	Call<liveupdate_session_get_name> call;
 	TRY(call.read(user, sizeof(call.arg)));
@@ -130,21 +74,6 @@ Result<void> get_name(Session &session, void *user)
 	return call.respond();
 }
 
-// Which sessions an ioctl is for.
-enum class For : unsigned char {
-	Outgoing,
-	Incoming,
-	Both,
-};
-
-struct SessionCommand {
-	unsigned int command;
-	For sessions;
-	Result<void> (*run)(Session &session, void *user);
-};
-
-// Without holes in the numbers: mainline answers -EINVAL to a number that it
-// does not have, and -ENOTTY to one that it has in a wrong command.
 constexpr SessionCommand session_commands[] = {
 	{LIVEUPDATE_SESSION_PRESERVE_FD, For::Outgoing, preserve_fd},
 	{LIVEUPDATE_SESSION_RETRIEVE_FD, For::Incoming, retrieve_fd},
@@ -152,49 +81,59 @@ constexpr SessionCommand session_commands[] = {
 	{LIVEUPDATE_SESSION_GET_NAME, For::Both, get_name},
 };
 
-struct DeviceCommand {
-	unsigned int command;
-	Result<void> (*run)(void *user);
-};
-
 constexpr DeviceCommand device_commands[] = {
 	{LIVEUPDATE_IOCTL_CREATE_SESSION, create_session},
 	{LIVEUPDATE_IOCTL_RETRIEVE_SESSION, retrieve_session},
 };
 
-// The entry for a command, as mainline looks for it: see session_commands.
-template <class Entry, std::size_t size>
-Result<const Entry *> look_up(const Entry (&entries)[size], unsigned int command, void *user)
+// As mainline looks at it: -EINVAL for a number that there is not, -ENOTTY for one
+// that is in a wrong command.
+template <class Entry> Result<void> check(const Entry *entry, unsigned int command, void *user)
 {
-	for (const Entry &entry : entries) {
-		if (_IOC_NR(entry.command) != _IOC_NR(command))
-			continue;
-		unsigned int ignored;
-		TRY(ferry::check_status(linux_user_size(user, &ignored)));
-		if (entry.command != command)
-			return fail(Errno::NotTty);
-		return &entry;
-	}
-	return fail(Errno::Inval);
+	if (!entry)
+		return fail(Errno::Inval);
+	unsigned int ignored;
+	TRY(ferry::check_status(linux_user_size(user, &ignored)));
+	if (entry->command != command)
+		return fail(Errno::NotTty);
+	return {};
 }
 
 Result<void> run_device(unsigned int command, void *user)
 {
-	return TRY(look_up(device_commands, command, user))->run(user);
+	const DeviceCommand *entry = find_number(device_commands, command);
+	if (!entry)
+		entry = find_extension(command);
+	TRY(check(entry, command, user));
+	return entry->run(*orchestrator, user);
 }
 
 Result<void> run_session(Session &session, unsigned int command, void *user)
 {
-	const SessionCommand *entry = TRY(look_up(session_commands, command, user));
+	const SessionCommand *entry = find_number(session_commands, command);
+	if (!entry)
+		entry = find_session_extension(command);
+	TRY(check(entry, command, user));
 	if (entry->sessions != For::Both &&
 	    (entry->sessions == For::Incoming) != session.incoming())
 		return fail(Errno::Inval);
-	return entry->run(session, user);
+	return entry->run(*orchestrator, session, user);
 }
 
 Session &session_of(luo_session *session)
 {
 	return *reinterpret_cast<Session *>(session);
+}
+
+// As other modules know it.
+Session &inside(ferry_luo_session *session)
+{
+	return *reinterpret_cast<Session *>(session);
+}
+
+ferry_luo_session *outside(Session *session)
+{
+	return reinterpret_cast<ferry_luo_session *>(session);
 }
 
 } // namespace
@@ -218,14 +157,14 @@ void luo_module_exit()
 	orchestrator = nullptr;
 }
 
-int luo_device_open()
+int luo_device_open(bool shared)
 {
-	return ferry::to_errno(orchestrator->open());
+	return ferry::to_errno(orchestrator->open(shared));
 }
 
-void luo_device_release()
+void luo_device_release(bool shared)
 {
-	orchestrator->close();
+	orchestrator->close(shared);
 }
 
 long luo_device_ioctl(unsigned int command, void *user)
@@ -263,11 +202,16 @@ void luo_background(void)
 	orchestrator->work_ahead();
 }
 
+void luo_deadline(void)
+{
+	orchestrator->expire();
+}
+
 /* ---- handlers ---- */
 
 int ferry_luo_register(const ferry_luo_handler *handler)
 {
-	const int err = ferry::to_errno(orchestrator->registry.add(*handler));
+	const int err = ferry::to_errno(orchestrator->common.registry.add(*handler));
 	if (!err && handler->ops->prepare)
 		linux_background();
 	return err;
@@ -275,7 +219,7 @@ int ferry_luo_register(const ferry_luo_handler *handler)
 
 void ferry_luo_unregister(const ferry_luo_handler *handler)
 {
-	orchestrator->registry.remove(*handler);
+	orchestrator->common.registry.remove(*handler);
 }
 
 int ferry_luo_depend(ferry_luo_file *self, file *on)
@@ -296,6 +240,89 @@ int ferry_luo_dependency_token(ferry_luo_file *self, unsigned int nr, unsigned l
 	if (of.has_value())
 		*token = *of;
 	return ferry::to_errno(of);
+}
+
+/* ---- sessions of other modules ---- */
+
+void ferry_luo_lock_make(ferry_luo_lock *lock, const unsigned char *key)
+{
+	*lock = luo::make_lock(key);
+}
+
+int ferry_luo_lock_open(const ferry_luo_lock *lock, const char *name, const unsigned char *key)
+{
+	if (luo::opens(*lock, key))
+		return 0;
+	if (linux_may_log())
+		log_warn("'%s' is not given to who has not its key", name);
+	return -int(Errno::Perm);
+}
+
+int ferry_luo_session_create(const ferry_luo_about *about, ferry_luo_session **session)
+{
+	auto made = orchestrator->create_session(*about);
+	*session = made.has_value() ? luo::outside(*made) : nullptr;
+	return ferry::to_errno(made);
+}
+
+int ferry_luo_session_take(const char *maker, ferry_luo_session **session, ferry_luo_about *about)
+{
+	auto taken = orchestrator->take_session(maker);
+	*session = taken.has_value() ? luo::outside(*taken) : nullptr;
+	if (taken.has_value())
+		*about = (*taken)->about();
+	return ferry::to_errno(taken);
+}
+
+int ferry_luo_session_preserve(ferry_luo_session *session, file *file, unsigned long long token,
+			       const char *label)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).preserve(FileRef::share(file), token, label));
+}
+
+int ferry_luo_session_check(ferry_luo_session *session)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).check_needs());
+}
+
+int ferry_luo_session_file(ferry_luo_session *session, unsigned int nr, unsigned long long *token,
+			   char *label)
+{
+	auto &text = *reinterpret_cast<char(*)[FERRY_LUO_NAME_SIZE]>(label);
+	return ferry::to_errno(luo::inside(session).file(nr, *token, text));
+}
+
+int ferry_luo_session_retrieve(ferry_luo_session *session, unsigned long long token, file **file)
+{
+	auto gate = orchestrator->enter();
+	auto made = luo::inside(session).retrieve(token);
+	*file = made.has_value() ? made->release() : nullptr;
+	return ferry::to_errno(made);
+}
+
+int ferry_luo_session_finish(ferry_luo_session *session)
+{
+	auto gate = orchestrator->enter();
+	return ferry::to_errno(luo::inside(session).finish());
+}
+
+void ferry_luo_session_close(ferry_luo_session *session)
+{
+	orchestrator->release_session(luo::inside(session));
+}
+
+/* ---- for people ---- */
+
+void ferry_luo_progress(ferry_luo_file *self, unsigned long long done, unsigned long long total)
+{
+	self->session.progress(done, total ? total : self->bytes());
+}
+
+void ferry_luo_usage(ferry_luo_file *self, const ferry_usage *usage)
+{
+	self->set_usage(*usage);
 }
 
 } /* extern "C" */

@@ -16,6 +16,7 @@
 #include <ferry/result.hh>
 
 #include <atomic>
+#include <string_view>
 
 #include "session.hh"
 
@@ -29,22 +30,52 @@ class Orchestrator {
 	Orchestrator();
 	~Orchestrator();
 
-	Registry registry;
+	Common common;
 
-	// The device: one opener at a time. Errno::Busy.
-	ferry::Result<void> open();
-	void close();
+	// The device. Of those that do not share it one at a time: Errno::Busy.
+	// Errno::Perm: not privileged enough to share it.
+	ferry::Result<void> open(bool shared);
+	void close(bool shared);
 
 	// A new session, and a file for it. Errno::Inval: the name is empty or does
 	// not end; Errno::Exist.
-	ferry::Result<FileRef> create_session(const char (&name)[64]);
-	// A file for a carried session. Errno::NoEnt; Errno::Inval: it has one.
-	ferry::Result<FileRef> retrieve_session(const char (&name)[64]);
+	ferry::Result<FileRef> create_session(const char (&name)[64], Key key = nullptr,
+					      const Terms &terms = {});
+	// A file for a carried session. Errno::NoEnt; Errno::Perm: not with this key;
+	// Errno::Inval: it has one.
+	ferry::Result<FileRef> retrieve_session(const char (&name)[64], Key key = nullptr);
+	// The same for a module, without a file; and how it lets go.
+	ferry::Result<Session *> create_session(const ferry_luo_about &about);
+	ferry::Result<Session *> take_session(const char *maker);
+	// Finishes a carried session that nobody has. Errno::NoEnt; Errno::Busy:
+	// somebody has it; Errno::Perm; and Session::finish()'s.
+	ferry::Result<void> discard_session(const char (&name)[64]);
 	// The last reference to a session's file is gone.
 	void release_session(Session &session);
+	// Session::renew(); the gate is held. Errno::Exist: an outgoing session has
+	// this name.
+	ferry::Result<void> renew_session(Session &session, bool files);
 
 	// Lets handlers work ahead on carried files; in a kernel thread.
 	void work_ahead();
+	// Releases what waits for longer than its policy allows; in a kernel thread.
+	void expire();
+
+	void show(liveupdate_ferry_info &out);
+	// The update that led to this kernel. Errno::NoEnt.
+	ferry::Result<void> show(liveupdate_ferry_update &out);
+	// Calls for each session, outgoing ones first.
+	template <class F> ferry::Result<void> for_each_session(F visit)
+	{
+		auto sessions = sessions_.lock();
+		for (Session &session : sessions->outgoing)
+			TRY(visit(session));
+		for (Session &session : sessions->incoming)
+			TRY(visit(session));
+		return {};
+	}
+	// Errno::NoEnt.
+	ferry::Result<ferry::Ref<Session>> find_session(const char (&name)[64], bool incoming);
 
 	// Held by every operation on a session.
 	auto enter()
@@ -66,6 +97,13 @@ class Orchestrator {
 		ferry::List<Session> incoming;
 	};
 
+	// Finishes a session that its owner left, or lets it wait. True: finished.
+	bool leave(Session &session);
+	// What is finished, or undone, leaves its list, and luo.
+	void remove(Session &session);
+	bool taken(Sessions &sessions, std::string_view name);
+	void arm();
+	ferry::Result<void> check_left(Sessions &sessions);
 	ferry::Result<void> take_carried();
 	ferry::Result<void> take_session(ferry_node node);
 	void carried_done();
@@ -77,14 +115,17 @@ class Orchestrator {
 
 	ferry::RwSem<"luo.gate"> gate_;
 	ferry::Locked<Sessions, "luo.sessions"> sessions_;
-	HeldFiles held_;
-	std::atomic<bool> opened_{false};
+	// Somebody has the device open and does not share it; and all who have.
+	std::atomic<bool> exclusive_{false};
+	std::atomic<unsigned int> openers_{0};
+	std::atomic<bool> frozen_{false};
 	// This module is held while carried sessions wait; set by create() and by
 	// the release of the last one.
 	bool pinned_ = false;
 	const ferry_provider provider_;
 
-	// Of the update that led to this kernel; constant after create().
+	// Of the update that led to this kernel, number 0: of none; constant after
+	// create().
 	ferry_update last_{};
 	unsigned long long jump_ns_ = 0;
 	unsigned long long boot_ns_ = 0;

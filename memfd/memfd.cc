@@ -53,10 +53,10 @@ Memfd::~Memfd()
 	linux_shmem_freeze(file_, false);
 }
 
-Result<Owned<Memfd>> Memfd::preserve(struct file *file, ferry_owner *owner)
+Result<Owned<Memfd>> Memfd::preserve(const ferry_luo_args &args, ferry_owner *owner)
 {
-	auto memfd = TRY(ferry::make<Memfd>(file));
-	linux_shmem_freeze(file, true);
+	auto memfd = TRY(ferry::make<Memfd>(args.file, args.self));
+	linux_shmem_freeze(args.file, true);
 	memfd->runs_ = ferry_runs_create(owner);
 	if (!memfd->runs_)
 		return fail(Errno::NoMem);
@@ -64,7 +64,15 @@ Result<Owned<Memfd>> Memfd::preserve(struct file *file, ferry_owner *owner)
 	// The last run is preserved now rather than in the blackout.
 	ferry_bulk unused;
 	TRY(check_status(ferry_runs_seal(memfd->runs_, &unused)));
+	memfd->tell_usage();
 	return memfd;
+}
+
+void Memfd::tell_usage() const
+{
+	ferry_usage usage;
+	ferry_runs_usage(runs_, &usage);
+	ferry_luo_usage(self_, &usage);
 }
 
 unsigned long long Memfd::recorded() const
@@ -122,6 +130,8 @@ Result<void> Memfd::record(const Extent &piece)
 			return fail(nr.error());
 		}
 		TRY(record_batch(static_cast<unsigned int>(*nr)));
+		ferry_luo_progress(self_, recorded() * page_size,
+				   linux_shmem_pages(file_) * page_size);
 	}
 	return {};
 }
@@ -180,6 +190,7 @@ Result<void> Memfd::freeze()
 			return {};
 		}));
 		TRY(catch_up());
+		tell_usage();
 	}
 	release.dismiss();
 	return {};
@@ -259,16 +270,21 @@ Result<void> insert(struct file *file, const ferry_run &run, unsigned long long 
 	return result;
 }
 
-Result<void> fill(struct file *file, ferry_runs_in *pages, unsigned long long size)
+Result<void> fill(struct file *file, ferry_runs_in *pages, unsigned long long size,
+		  ferry_luo_file *self)
 {
 	ferry_run run;
-	while (TRY(check(ferry_runs_next(pages, &run))))
+	unsigned long long done = 0;
+	while (TRY(check(ferry_runs_next(pages, &run)))) {
 		TRY(insert(file, run, size));
+		done += pages_of(run);
+		ferry_luo_progress(self, done * page_size, 0);
+	}
 	return {};
 }
 
 // `taken`: the pages are no longer those of the last kernel.
-Result<struct file *> retrieve(ferry_node state, bool &taken)
+Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *self)
 {
 	// The pages first: whatever fails later, closing them frees them.
 	ferry_runs_in *pages = TRY(open_pages(state));
@@ -286,7 +302,7 @@ Result<struct file *> retrieve(ferry_node state, bool &taken)
 	struct file *file;
 	TRY(check_status(linux_shmem_create(&attrs, &file)));
 	ferry::Undo put{[file] { linux_shmem_put(file); }};
-	TRY(fill(file, pages, record.size));
+	TRY(fill(file, pages, record.size, self));
 	put.dismiss();
 	return file;
 }
@@ -306,7 +322,7 @@ Memfd *preserved(const ferry_luo_args *args)
 
 int preserve(ferry_luo_args *args)
 {
-	auto memfd = Memfd::preserve(args->file, owner);
+	auto memfd = Memfd::preserve(*args, owner);
 	if (memfd.has_value())
 		args->priv = memfd->release();
 	return ferry::to_errno(memfd);
@@ -335,7 +351,7 @@ int save(ferry_luo_args *args, ferry_writer *writer)
 int retrieve(ferry_luo_args *args)
 {
 	bool taken = false;
-	auto file = retrieve(args->state, taken);
+	auto file = retrieve(args->state, taken, args->self);
 	if (file.has_value())
 		args->file = *file;
 	args->priv = taken ? &pages_taken : nullptr;

@@ -40,7 +40,7 @@ using ferry::Extent;
  */
 class Memfd {
     public:
-	explicit Memfd(struct file *file) : file_{file}
+	Memfd(struct file *file, ferry_luo_file *self) : file_{file}, self_{self}
 	{
 	}
 	Memfd(const Memfd &) = delete;
@@ -48,7 +48,8 @@ class Memfd {
 	// Unpins the pages, and lets the file grow and shrink again.
 	~Memfd();
 
-	static ferry::Result<ferry::Owned<Memfd>> preserve(struct file *file, ferry_owner *owner);
+	static ferry::Result<ferry::Owned<Memfd>> preserve(const ferry_luo_args &args,
+							   ferry_owner *owner);
 
 	ferry::Result<void> freeze();
 	void unfreeze();
@@ -61,8 +62,10 @@ class Memfd {
 	ferry::Result<void> record_batch(unsigned int nr);
 	ferry::Result<void> append(const ferry_run &run);
 	unsigned long long recorded() const;
+	void tell_usage() const;
 
 	struct file *file_;
+	ferry_luo_file *self_; // to whom luo is told how far it is
 	ferry_runs *runs_ = nullptr;
 	// What the runs cover: to tell a new page from one that is recorded.
 	ferry::Extents covered_;

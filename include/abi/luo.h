@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The orchestrator's part of the tree, version 1.
+ * The orchestrator's part of the tree. Updates, sessions and files are of version 2,
+ * which added what is marked so; version 1 is read, and has zeros there.
  *
  *	luo				ferry_update
  *	  session@N			ferry_session
@@ -24,6 +25,9 @@
  * freeze_ns:   that the freeze took, up to the writing of this record
  * tsc:         time-stamp counter at the end of the freeze
  * tsc_khz:     its rate
+ * refusals:    (2) kexecs that were refused before this one, in that kernel
+ * frozen_at:   (2) CLOCK_REALTIME in nanoseconds at the end of the freeze
+ * from:        (2) release of the kernel that wrote this
  */
 #define FERRY_UPDATE_FIELDS(F, T)			\
 	F(T, U64, number, 1, 1, 1ull << 48, 0)		\
@@ -35,25 +39,60 @@
 	F(T, U64, preserve_ns, 1, 0, ~0ull, 0)		\
 	F(T, U64, freeze_ns, 1, 0, ~0ull, 0)		\
 	F(T, U64, tsc, 1, 0, ~0ull, 0)			\
-	F(T, U32, tsc_khz, 1, 0, ~0u, 0)
-FERRY_RECORD(ferry_update, "update", 1, 1, FERRY_UPDATE_FIELDS);
+	F(T, U32, tsc_khz, 1, 0, ~0u, 0)		\
+	F(T, U64, refusals, 2, 0, ~0ull, 0)		\
+	F(T, U64, frozen_at, 2, 0, ~0ull, 0)		\
+	F(T, STR, from, 2, 0, 63, 64)
+FERRY_RECORD(ferry_update, "update", 2, 1, FERRY_UPDATE_FIELDS);
 
 /*
  * session_name: as in LIVEUPDATE_IOCTL_CREATE_SESSION. A property "name" would
  * mean the name of the node to dtc.
+ * policy:      (2) enum liveupdate_ferry_policy
+ * deadline_ms: (2) of that policy
+ * keyed:       (2) 1: it has a key
+ * salt:        (2) random bytes
+ * key_hash:    (2) HMAC-SHA-256 of the salt, with the session's key as the key
+ *
+ * maker:       (2) the module that made it, and that alone gets it; empty: a program
+ * uid:         (2) of the maker's
+ *
+ * Without a key salt and key_hash are zeros.
  */
+#define FERRY_MAX_DEADLINE_MS	(1ull << 40)
 #define FERRY_SESSION_FIELDS(F, T)			\
-	F(T, STR, session_name, 1, 1, 63, 64)
-FERRY_RECORD(ferry_session, "session", 1, 1, FERRY_SESSION_FIELDS);
+	F(T, STR, session_name, 1, 1, 63, 64)		\
+	F(T, U32, policy, 2, 0, 2, 0)			\
+	F(T, U64, deadline_ms, 2, 0, FERRY_MAX_DEADLINE_MS, 0) \
+	F(T, U32, keyed, 2, 0, 1, 0)			\
+	F(T, BYTES, salt, 2, 0, 16, 16)		\
+	F(T, BYTES, key_hash, 2, 0, 32, 32)		\
+	F(T, STR, maker, 2, 0, 15, 16)			\
+	F(T, U32, uid, 2, 0, ~0u, 0)
+FERRY_RECORD(ferry_session, "session", 2, 1, FERRY_SESSION_FIELDS);
 
 /*
  * token:   as in LIVEUPDATE_SESSION_PRESERVE_FD
  * handler: compatible string of the handler
+ *
+ * Figures, for people; what the handler does not tell is 0:
+ * pages:       (2) preserved, of 4 KiB
+ * runs:        (2) that describe these pages
+ * metadata:    (2) bytes of preserved memory that only describe
+ * preserve_ns: (2) that its preserve call took
+ * freeze_ns:   (2) that its freeze call took
+ * label:       (2) its name, where its session's maker gave it one
  */
 #define FERRY_FILE_FIELDS(F, T)				\
 	F(T, U64, token, 1, 0, ~0ull, 0)		\
-	F(T, STR, handler, 1, 1, 47, 48)
-FERRY_RECORD(ferry_file, "file", 1, 1, FERRY_FILE_FIELDS);
+	F(T, STR, handler, 1, 1, 47, 48)		\
+	F(T, U64, pages, 2, 0, ~0ull, 0)		\
+	F(T, U64, runs, 2, 0, ~0ull, 0)			\
+	F(T, U64, metadata, 2, 0, ~0ull, 0)		\
+	F(T, U64, preserve_ns, 2, 0, ~0ull, 0)		\
+	F(T, U64, freeze_ns, 2, 0, ~0ull, 0)		\
+	F(T, STR, label, 2, 0, 63, 64)
+FERRY_RECORD(ferry_file, "file", 2, 1, FERRY_FILE_FIELDS);
 
 /* token: of the other file, in the same session */
 #define FERRY_NEED_FIELDS(F, T)				\

@@ -158,6 +158,96 @@ int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct 
 int (ferry_luo_dependency_token)(struct ferry_luo_file *self, unsigned int nr,
 				 unsigned long long *token);
 
+/* ---- sessions of other modules ---- */
+
+struct ferry_luo_session;	/* luo's own */
+
+/**
+ * struct ferry_luo_lock - what a key has to fit
+ * @keyed: 0: every key does, and none
+ */
+struct ferry_luo_lock {
+	unsigned int keyed;
+	unsigned char salt[16];
+	unsigned char hash[32];
+};
+
+/* @key: 32 bytes, or NULL. */
+void (ferry_luo_lock_make)(struct ferry_luo_lock *lock, const unsigned char *key);
+
+/**
+ * ferry_luo_lock_open - does a key fit?
+ * @name: of what is locked, for the log, which gets a few lines at the most
+ * Return: 0, or -EPERM. Takes the same time for all keys that do not fit.
+ */
+int (ferry_luo_lock_open)(const struct ferry_luo_lock *lock, const char *name,
+			  const unsigned char *key);
+
+#define FERRY_LUO_NAME_SIZE	64
+#define FERRY_LUO_MAKER_SIZE	16
+
+/**
+ * struct ferry_luo_about - whose session it is
+ * @name:  as in LIVEUPDATE_IOCTL_CREATE_SESSION
+ * @maker: the module, not empty; it alone gets the session in the next kernel
+ * @uid:   the maker's own
+ * @lock:  the maker's own; programs do not get the session, with whatever key
+ */
+struct ferry_luo_about {
+	char name[FERRY_LUO_NAME_SIZE];
+	char maker[FERRY_LUO_MAKER_SIZE];
+	unsigned int uid;
+	struct ferry_luo_lock lock;
+};
+
+/*
+ * These do for a module what the calls of <linux/liveupdate.h> do for a program; the errors
+ * are the same. They take luo's locks: none of them may be called from a handler's
+ * operation. What is carried is kept in the next kernel, as by
+ * LIVEUPDATE_FERRY_POLICY_KEEP.
+ */
+int (ferry_luo_session_create)(const struct ferry_luo_about *about,
+			       struct ferry_luo_session **session);
+/* A session of the last kernel that the maker has not taken yet. -ENOENT: no more. */
+int (ferry_luo_session_take)(const char *maker, struct ferry_luo_session **session,
+			     struct ferry_luo_about *about);
+/* @label: for people, and for the next kernel; shorter than FERRY_LUO_NAME_SIZE. */
+int (ferry_luo_session_preserve)(struct ferry_luo_session *session, struct file *file,
+				 unsigned long long token, const char *label);
+/* Is everything that its files need in it? -ENOENT, -ELOOP. */
+int (ferry_luo_session_check)(struct ferry_luo_session *session);
+/* Token and label of the nr-th file, from 0. -ENOENT: there are not so many. */
+int (ferry_luo_session_file)(struct ferry_luo_session *session, unsigned int nr,
+			     unsigned long long *token, char *label);
+/* With a reference for the caller. */
+int (ferry_luo_session_retrieve)(struct ferry_luo_session *session, unsigned long long token,
+				 struct file **file);
+int (ferry_luo_session_finish)(struct ferry_luo_session *session);
+/* As the last close of its descriptor. */
+void (ferry_luo_session_close)(struct ferry_luo_session *session);
+
+/**
+ * ferry_luo_progress - say how far a long operation is
+ * @self:  from preserve(), freeze() or retrieve()
+ * @done:  bytes of @total
+ * @total: as far as is known now; 0 in retrieve(): what ferry_luo_usage() said in
+ *         the last kernel
+ *
+ * For people, who see it while the operation runs. Two plain stores: cheap enough
+ * for each batch of pages. May be left out.
+ */
+void (ferry_luo_progress)(struct ferry_luo_file *self, unsigned long long done,
+			  unsigned long long total);
+
+/**
+ * ferry_luo_usage - say how much memory a file preserves
+ * @self: from preserve() or freeze()
+ *
+ * For people, and for the record of the file. May be left out, or called again: the last call
+ * counts.
+ */
+void (ferry_luo_usage)(struct ferry_luo_file *self, const struct ferry_usage *usage);
+
 #ifdef __cplusplus
 }
 #endif

@@ -22,6 +22,7 @@ enum class Errno : int {
 	BadF = 9,
 	Again = 11,
 	NoMem = 12,
+	Acces = 13,
 	Fault = 14,
 	Busy = 16,
 	Exist = 17,

@@ -90,12 +90,17 @@ void runs()
 
 void trees()
 {
-	Bytes tree = golden("tree-v1.bin");
+	Bytes tree = golden("tree-v1.bin"), newer = golden("luo-tree-v2.bin");
 	write("kho_tree/golden", tree);
 	for (unsigned char how : {0, 1, 2, 4, 8, 16, 64, 0xff}) {
 		Bytes input{how, static_cast<unsigned char>(how == 1 ? 0 : how)};
-		input.insert(input.end(), tree.begin(), tree.end());
-		write(("luo_tree/how-" + std::to_string(how)).c_str(), input);
+		auto seed = [&](const std::string &name, const Bytes &of) {
+			Bytes all = input;
+			all.insert(all.end(), of.begin(), of.end());
+			write(("luo_tree/" + name + std::to_string(how)).c_str(), all);
+		};
+		seed("how-", tree);
+		seed("v2-", newer);
 	}
 }
 

@@ -2,16 +2,18 @@
 /*
  * The self-tests that run in the test machine:
  *
- *	ferry-tests uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|kernel [FILTER]
+ *	ferry-tests uapi|carry1|carry2|carry3|veto1|veto2|unload|session|session1-session4|
+ *		    kvm|kvm1-kvm6|kvm-unload|kernel [FILTER]
  *
- * carry1 to carry3, veto1, veto2 and kvm1 to kvm6 are the stages before and after
- * a kexec; what stage 1 leaves behind holds the sessions until the jump. kernel comes
- * last in every stage: did the kernel complain meanwhile?
+ * carry1 to carry3, veto1, veto2, session1 to session4 and kvm1 to kvm6 are the stages
+ * before and after a kexec; what stage 1 leaves behind holds the sessions until the jump. kernel
+ *comes last in every stage: did the kernel complain meanwhile?
  */
 #include "selftests/kexec/common.hh"
 
 int carry_stage(int stage, const char *filter);
 int veto_stage(int stage, const char *filter);
+int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
 int kernel_cases();
 
@@ -29,18 +31,21 @@ int main(int argc, char **argv)
 	const char *filter = argc > 2 ? argv[2] : "";
 	if (what == "session-name" && argc == 4)
 		return session_name(argv[2], argv[3]);
-	if (what == "uapi" || what == "unload" || what == "kvm" || what == "kvm-unload")
+	if (what == "uapi" || what == "unload" || what == "session" || what == "kvm" ||
+	    what == "kvm-unload")
 		return ktap::run(what, filter);
 	if (what.starts_with("carry") && what.size() == 6)
 		return carry_stage(what[5] - '0', filter);
 	if (what.starts_with("veto") && what.size() == 5)
 		return veto_stage(what[4] - '0', filter);
+	if (what.starts_with("session") && what.size() == 8)
+		return session_stage(what[7] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
 	if (what == "kernel")
 		return kernel_cases();
 	std::fprintf(stderr, "usage: ferry-tests "
-			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|"
-			     "kvm-unload|kernel [FILTER]\n");
+			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|session|"
+			     "session1-session4|kvm|kvm1-kvm6|kvm-unload|kernel [FILTER]\n");
 	return 2;
 }

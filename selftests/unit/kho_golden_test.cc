@@ -6,6 +6,7 @@
 // `make golden` writes the files of the current version anew.
 #include "golden.hh"
 #include "kho_testing.hh"
+#include "luo_v1.hh"
 
 #include "fake/carry.hh"
 
@@ -19,38 +20,38 @@ using Bytes = FileBytes;
 // One of everything: a session of two files, one of which needs the other.
 int save(void *, ferry_writer *writer, bool)
 {
-	ferry_update update{.number = 7,
-			    .sessions = 1,
-			    .files = 2,
-			    .pages = 1000,
-			    .runs = 3,
-			    .metadata = 4096,
-			    .preserve_ns = 123'456'789,
-			    .freeze_ns = 987'654,
-			    .tsc = 0x0123456789abcdef,
-			    .tsc_khz = 2'400'000};
-	ferry_session session{.session_name = "vm-1"};
-	ferry_file file{.token = 0xf11e, .handler = FERRY_MEMFD_COMPATIBLE};
-	ferry_file other{.token = 2, .handler = "other-v1"};
+	luo_v1::ferry_update update{.number = 7,
+				    .sessions = 1,
+				    .files = 2,
+				    .pages = 1000,
+				    .runs = 3,
+				    .metadata = 4096,
+				    .preserve_ns = 123'456'789,
+				    .freeze_ns = 987'654,
+				    .tsc = 0x0123456789abcdef,
+				    .tsc_khz = 2'400'000};
+	luo_v1::ferry_session session{.session_name = "vm-1"};
+	luo_v1::ferry_file file{.token = 0xf11e, .handler = FERRY_MEMFD_COMPATIBLE};
+	luo_v1::ferry_file other{.token = 2, .handler = "other-v1"};
 	ferry_need need{.token = 0xf11e};
 	ferry_memfd memfd{.size = 0x40000000, .pos = 42, .seals = 2, .mode = 0600};
 	ferry_bulk bulk{.first = 0x123456000, .blocks = 1, .runs = 3, .pages = 1000, .bytes = 0};
 
-	int err = ferry_put(writer, &ferry_update_record, &update);
+	int err = ferry_put(writer, &luo_v1::ferry_update_record, &update);
 	auto begin = [&](const char *name, const ferry_record *record, const void *object) {
 		err = err ? err : ferry_begin(writer, name);
 		err = err || !record ? err : ferry_put(writer, record, object);
 	};
 	auto end = [&] { err = err ? err : ferry_end(writer); };
 
-	begin("session@0", &ferry_session_record, &session);
-	begin("file@0", &ferry_file_record, &file);
+	begin("session@0", &luo_v1::ferry_session_record, &session);
+	begin("file@0", &luo_v1::ferry_file_record, &file);
 	begin("state", &ferry_memfd_record, &memfd);
 	begin("pages", &ferry_bulk_record, &bulk);
 	end();
 	end();
 	end();
-	begin("file@1", &ferry_file_record, &other);
+	begin("file@1", &luo_v1::ferry_file_record, &other);
 	begin("needs@0", &ferry_need_record, &need);
 	end();
 	begin("state", nullptr, nullptr);
@@ -109,10 +110,12 @@ TEST_F(KhoGolden, TreeIsRead)
 	EXPECT_EQ(update.number, 7u);
 	EXPECT_EQ(update.tsc, 0x0123456789abcdefu);
 	EXPECT_EQ(update.tsc_khz, 2'400'000u);
+	EXPECT_STREQ(update.from, "");
 	ferry_session session;
 	ferry_node node = ferry_child(luo, "session@0");
 	ASSERT_EQ(ferry_get(node, &ferry_session_record, &session), 0);
 	EXPECT_STREQ(session.session_name, "vm-1");
+	EXPECT_EQ(session.keyed, 0u);
 	ferry_file file;
 	ASSERT_EQ(ferry_get(ferry_child(node, "file@0"), &ferry_file_record, &file), 0);
 	EXPECT_EQ(file.token, 0xf11eu);

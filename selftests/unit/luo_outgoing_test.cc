@@ -31,11 +31,11 @@ class LuoOut : public Luo {
 
 TEST_F(LuoOut, DeviceHasOneOpener)
 {
-	EXPECT_EQ(luo_device_open(), 0);
-	EXPECT_EQ(luo_device_open(), -EBUSY);
-	luo_device_release();
-	EXPECT_EQ(luo_device_open(), 0);
-	luo_device_release();
+	EXPECT_EQ(luo_device_open(false), 0);
+	EXPECT_EQ(luo_device_open(false), -EBUSY);
+	luo_device_release(false);
+	EXPECT_EQ(luo_device_open(false), 0);
+	luo_device_release(false);
 }
 
 TEST_F(LuoOut, SessionsHaveNames)

@@ -9,6 +9,7 @@
 
 #include <ferry/luo.h>
 #include <uapi/linux/liveupdate.h>
+#include <uapi/linux/liveupdate_ferry.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -48,6 +49,8 @@ inline unsigned long retrieve_as;
 // each freeze.
 inline std::map<std::string, std::vector<file *>> late_needs;
 inline std::vector<file *> later_needs;
+// Called in an operation, with its line in the trace.
+inline std::function<void(const std::string &what, ferry_luo_file *self)> during;
 // Calls of retrieve() inside each other, and the most there were.
 inline int depth, deepest;
 
@@ -111,6 +114,8 @@ template <int kind> struct Handler {
 			if (int err = ferry_luo_depend(args->self, need))
 				return err;
 		}
+		if (during)
+			during("preserve " + args->file->name, args->self);
 		if (int err = result_of("preserve " + args->file->name))
 			return err;
 		Thing *made = new_thing(args->file->name);
@@ -205,6 +210,8 @@ template <int kind> struct Handler {
 		EXPECT_EQ(args->file, nullptr);
 		EXPECT_EQ(args->priv, nullptr);
 		ASSERT_EQ(ferry_get(args->state, &thing_record, &saved), 0);
+		if (during)
+			during("prepare " + std::string(saved.name), args->self);
 		if (result_of("prepare " + std::string(saved.name)))
 			return;
 		args->priv = new_thing(saved.name);
@@ -258,6 +265,7 @@ inline const bool counted = [] {
 		retrieve_as = 0;
 		late_needs.clear();
 		later_needs.clear();
+		during = {};
 		depth = deepest = 0;
 		for (Kind &kind : kinds)
 			kind.its_module.going = false;
@@ -271,12 +279,13 @@ int call(Arg &arg, const std::function<long(void *)> &ioctl, std::size_t room = 
 {
 	std::vector<unsigned char> user(room);
 	std::memcpy(user.data(), &arg, std::min(room, sizeof(arg)));
+	const unsigned int locks = fake::locks_held();
 	fake::user_memory(user.data(), user.size());
 	long result = ioctl(user.data());
 	fake::user_memory_gone(user.data());
 	fake::run_releases();
 	std::memcpy(&arg, user.data(), std::min(room, sizeof(arg)));
-	EXPECT_EQ(fake::locks_held(), 0u);
+	EXPECT_EQ(fake::locks_held(), locks);
 	return static_cast<int>(result);
 }
 
@@ -384,6 +393,81 @@ class Luo : public testing::Test {
 		liveupdate_session_finish arg{};
 		arg.size = sizeof(arg);
 		return session_call(session, LIVEUPDATE_SESSION_FINISH, arg);
+	}
+
+	template <class Arg> static Arg named(const std::string &name)
+	{
+		Arg arg{};
+		arg.size = sizeof(arg);
+		std::strncpy(reinterpret_cast<char *>(arg.name), name.c_str(),
+			     sizeof(arg.name) - 1);
+		return arg;
+	}
+
+	// A key, each of whose bytes is this; 0: none.
+	template <class Arg> static void set_key(Arg &arg, unsigned char key)
+	{
+		arg.flags = key ? LIVEUPDATE_FERRY_KEY : 0;
+		std::memset(arg.key, key, sizeof(arg.key));
+	}
+
+	static int create_with(const std::string &name, unsigned char key,
+			       unsigned int policy = LIVEUPDATE_FERRY_POLICY_FINISH,
+			       unsigned long long deadline_ms = 0)
+	{
+		auto arg = named<liveupdate_ferry_create_session>(name);
+		set_key(arg, key);
+		arg.policy = policy;
+		arg.deadline_ms = deadline_ms;
+		int err = device_call(LIVEUPDATE_FERRY_CREATE_SESSION, arg);
+		return err ? err : arg.fd;
+	}
+
+	static int retrieve_with(const std::string &name, unsigned char key)
+	{
+		auto arg = named<liveupdate_ferry_retrieve_session>(name);
+		set_key(arg, key);
+		int err = device_call(LIVEUPDATE_FERRY_RETRIEVE_SESSION, arg);
+		return err ? err : arg.fd;
+	}
+
+	static int discard(const std::string &name)
+	{
+		auto arg = named<liveupdate_ferry_discard_session>(name);
+		return device_call(LIVEUPDATE_FERRY_DISCARD_SESSION, arg);
+	}
+
+	static int set_policy(int session, unsigned int policy, unsigned long long deadline_ms = 0)
+	{
+		liveupdate_ferry_session_set_policy arg{sizeof(arg), policy, deadline_ms};
+		return session_call(session, LIVEUPDATE_FERRY_SESSION_SET_POLICY, arg);
+	}
+
+	static int renew(int session, unsigned int flags = LIVEUPDATE_FERRY_RENEW_FILES)
+	{
+		liveupdate_ferry_session_renew arg{sizeof(arg), flags};
+		return session_call(session, LIVEUPDATE_FERRY_SESSION_RENEW, arg);
+	}
+
+	static liveupdate_ferry_session info_of(int session)
+	{
+		liveupdate_ferry_session_get_info arg{};
+		arg.size = sizeof(arg);
+		EXPECT_EQ(session_call(session, LIVEUPDATE_FERRY_SESSION_GET_INFO, arg), 0);
+		return arg.session;
+	}
+
+	// The same, while an operation of the session runs.
+	static liveupdate_ferry_session info_of_unlocked(int session)
+	{
+		liveupdate_ferry_session_get_info arg{};
+		arg.size = sizeof(arg);
+		fake::user_memory(&arg, sizeof(arg));
+		EXPECT_EQ(luo_session_ioctl(fake::file_of(session)->session,
+					    LIVEUPDATE_FERRY_SESSION_GET_INFO, &arg),
+			  0);
+		fake::user_memory_gone(&arg);
+		return arg.session;
 	}
 
 	// A descriptor of a new file.

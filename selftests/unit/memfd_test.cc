@@ -52,6 +52,7 @@ struct Kho {
 };
 Kho kho;
 const ferry_luo_handler *handler;
+ferry_usage told; // to luo, last
 ferry_owner the_owner;
 
 unsigned long long pages_of(const ferry_run &run)
@@ -244,6 +245,16 @@ int ferry_luo_register(const struct ferry_luo_handler *registered)
 	return 0;
 }
 
+void ferry_luo_progress(ferry_luo_file *, unsigned long long done, unsigned long long total)
+{
+	EXPECT_TRUE(!total || done <= total);
+}
+
+void ferry_luo_usage(ferry_luo_file *, const ferry_usage *usage)
+{
+	told = *usage;
+}
+
 void ferry_luo_unregister(const struct ferry_luo_handler *)
 {
 	handler = nullptr;
@@ -433,6 +444,7 @@ TEST_F(MemfdTest, RecordsMoreThanABatchInOneRun)
 	Preserved preserved{shmem};
 	ASSERT_EQ(preserved.preserve(), 0);
 	EXPECT_EQ(text(kho.runs), "0+1280");
+	EXPECT_EQ(told.pages, pages);
 }
 
 TEST_F(MemfdTest, RecordsMoreExtentsThanFitOnce)

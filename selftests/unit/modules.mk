@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # The modules and their fakes as static libraries of the host: lib<part>.a in
-# $(out) for the parts base, kho, luo, memfd and kvm. For the Makefiles of unit/ and
+# $(out) for the parts base, kho, luo, memfd, fdbox and kvm. For the Makefiles of unit/ and
 # fuzz/, which say with what $(CXX) and $(sanitize).
 
 root := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../..)
@@ -12,10 +12,11 @@ ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-modules := kho luo memfd kvm
+modules := kho luo memfd fdbox kvm
 name-kho := kho
 name-luo := luo
 name-memfd := luo_memfd
+name-fdbox := fdbox
 name-kvm := luo_kvm
 
 warnings := -Wall -Wextra -Werror -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi
@@ -32,6 +33,7 @@ this-module = -Dlinux_this_module=$(1)_this_module -DFERRY_MODULE='"$(name-$(1))
 with-kho := base kho
 with-luo := base kho luo
 with-memfd := base kho luo memfd
+with-fdbox := base kho luo fdbox
 with-kvm := base kho luo kvm
 archives-of = $(patsubst %,$(out)/lib%.a,$(or $(with-$(firstword $(subst _, ,$(1)))),base))
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kho/linux.h"
+#include "luo_v1.hh"
 
 namespace fake {
 
@@ -96,17 +97,17 @@ class CarriedVm::Tree {
 
 	int write()
 	{
-		ferry_update update{};
+		luo_v1::ferry_update update{};
 		update.number = 3;
 		update.sessions = 1;
 		update.files = static_cast<unsigned int>(1 + vm_.vcpus.size() + vm_.gmems.size() +
 							 vm_.memfds);
 		update.tsc_khz = 2'000'000;
-		put(ferry_update_record, &update);
+		put(luo_v1::ferry_update_record, &update);
 		begin("session@0");
-		ferry_session session{};
+		luo_v1::ferry_session session{};
 		std::snprintf(session.session_name, sizeof(session.session_name), "vm");
-		put(ferry_session_record, &session);
+		put(luo_v1::ferry_session_record, &session);
 		if (!vm_.vm_last)
 			write_vm();
 		for (std::size_t i = 0; i < vm_.vcpus.size(); ++i)
@@ -143,10 +144,10 @@ class CarriedVm::Tree {
 		char name[24];
 		std::snprintf(name, sizeof(name), "file@%x", files_++);
 		begin(name);
-		ferry_file file{};
+		luo_v1::ferry_file file{};
 		file.token = token;
 		std::snprintf(file.handler, sizeof(file.handler), "%s", handler);
-		put(ferry_file_record, &file);
+		put(luo_v1::ferry_file_record, &file);
 		unsigned int nr = 0;
 		for (unsigned long long need : needs) {
 			std::snprintf(name, sizeof(name), "needs@%x", nr++);

@@ -14,6 +14,10 @@ namespace fake {
 
 bool user_read_only;
 unsigned int background_asked;
+bool privileged = true;
+unsigned int lines_allowed = ~0u;
+std::optional<unsigned long long> deadline_ms;
+std::vector<Traced> traces;
 
 namespace {
 
@@ -49,6 +53,10 @@ struct Setup {
 		add_reset([] {
 			user_read_only = false;
 			background_asked = 0;
+			privileged = true;
+			lines_allowed = ~0u;
+			deadline_ms.reset();
+			traces.clear();
 			luo_module().refs = 0;
 		});
 	}
@@ -216,6 +224,72 @@ int linux_user_write(void *user, const void *from, ferry_size size)
 void linux_background(void)
 {
 	++background_asked;
+}
+
+bool linux_privileged(void)
+{
+	return privileged;
+}
+
+void linux_random(void *to, ferry_size size)
+{
+	// Never the same twice.
+	static unsigned char next;
+	for (ferry_size i = 0; i < size; ++i)
+		static_cast<unsigned char *>(to)[i] = ++next;
+}
+
+// No hash at all, but it differs where the key or the salt does.
+void linux_key_hash(const unsigned char *key, const unsigned char *salt, unsigned char *hash)
+{
+	for (unsigned int i = 0; i < LINUX_KEY_SIZE; ++i)
+		hash[i] = static_cast<unsigned char>(key[i] * 5 + salt[i % LINUX_SALT_SIZE] + 1);
+}
+
+bool linux_differ(const void *a, const void *b, ferry_size size)
+{
+	return std::memcmp(a, b, size);
+}
+
+void linux_wipe(void *at, ferry_size size)
+{
+	std::memset(at, 0, size);
+}
+
+bool linux_may_log(void)
+{
+	return lines_allowed && lines_allowed--;
+}
+
+void linux_deadline(unsigned long long ms)
+{
+	deadline_ms = ms;
+}
+
+unsigned long long linux_realtime(void)
+{
+	return 1'700'000'000'000'000'000 + fake::clock.now;
+}
+
+const char *linux_kernel_release(void)
+{
+	return "7.3.4-fake";
+}
+
+void linux_trace_file(int operation, const char *session, unsigned long long token,
+		      const char *handler, int error, unsigned long long)
+{
+	traces.push_back({std::string("file ") + session + " " + handler, operation, token, error});
+}
+
+void linux_trace_session(const char *event, const char *session, int error)
+{
+	traces.push_back({std::string(event) + " " + session, 0, 0, error});
+}
+
+void linux_trace_update(const char *stage, int error, unsigned long long)
+{
+	traces.push_back({std::string("update ") + stage, 0, 0, error});
 }
 
 struct module *linux_this_module(void)

@@ -6,6 +6,7 @@
 #include "fake.hh"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,20 @@ void user_memory(const void *at, std::size_t size);
 void user_memory_gone(const void *at);
 // How often luo asked for luo_background(), which tests call themselves.
 extern unsigned int background_asked;
+// Whether the caller has CAP_SYS_ADMIN.
+extern bool privileged;
+// Lines about wrong keys that the log takes.
+extern unsigned int lines_allowed;
+// When luo_deadline(), which tests call themselves, was asked for last.
+extern std::optional<unsigned long long> deadline_ms;
+// What went to the tracepoints.
+struct Traced {
+	std::string what;
+	int operation;
+	unsigned long long token;
+	int error;
+};
+extern std::vector<Traced> traces;
 // User memory cannot be written any more.
 extern bool user_read_only;
 

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+// Boxes: what goes in and out, who may, and their way into the next kernel.
+#include "fake/fdbox.hh"
+#include "luo_testing.hh"
+
+#include <uapi/linux/fdbox.h>
+
+#include "fdbox/linux.h"
+
+namespace {
+
+class Fdbox : public Luo {
+    protected:
+	void SetUp() override
+	{
+		Luo::SetUp();
+		ASSERT_EQ(fdbox_module_init(), 0);
+		there_ = true;
+	}
+	void TearDown() override
+	{
+		for (auto &[name, opener] : openers_)
+			fdbox_release(opener);
+		fake::privileged = true;
+		while (!fake::box_devices.empty())
+			ASSERT_EQ(remove(fake::box_devices.begin()->first), 0);
+		fake::run_releases();
+		gone();
+		Luo::TearDown();
+	}
+	void gone()
+	{
+		if (!std::exchange(there_, false))
+			return;
+		EXPECT_EQ(fake::fdbox_module().refs, 0);
+		fdbox_module_exit();
+	}
+
+	static int manager(unsigned int command, fdbox_box arg)
+	{
+		return call(arg, [&](void *user) { return fdbox_manager_ioctl(command, user); });
+	}
+	static fdbox_box box(const std::string &name, unsigned char key = 0)
+	{
+		auto arg = named<fdbox_box>(name);
+		arg.flags = key ? FDBOX_KEY : 0;
+		std::memset(arg.key, key, sizeof(arg.key));
+		return arg;
+	}
+	static int make(const std::string &name, unsigned char key = 0)
+	{
+		return manager(FDBOX_CREATE_BOX, box(name, key));
+	}
+	static int remove(const std::string &name, unsigned char key = 0)
+	{
+		return manager(FDBOX_DELETE_BOX, box(name, key));
+	}
+
+	// Opens the device of a box, once.
+	int open_box(const std::string &name)
+	{
+		auto at = fake::box_devices.find(name);
+		if (at == fake::box_devices.end())
+			return -ENOENT;
+		fdbox_opener *opener = nullptr;
+		int err = fdbox_open(at->second, &opener);
+		if (err)
+			return err;
+		close_box(name);
+		openers_[name] = opener;
+		return 0;
+	}
+	void close_box(const std::string &name)
+	{
+		if (openers_.count(name))
+			fdbox_release(openers_[name]);
+		openers_.erase(name);
+	}
+	template <class Arg> int on(const std::string &name, unsigned int command, Arg &arg)
+	{
+		return call(arg, [&](void *user) {
+			return fdbox_ioctl(openers_.at(name), command, user);
+		});
+	}
+	int put(const std::string &name, int fd, const std::string &as)
+	{
+		auto arg = named<fdbox_file>(as);
+		arg.fd = fd;
+		return on(name, FDBOX_PUT_FD, arg);
+	}
+	int get(const std::string &name, const std::string &as)
+	{
+		auto arg = named<fdbox_file>(as);
+		int err = on(name, FDBOX_GET_FD, arg);
+		return err ? err : arg.fd;
+	}
+	int seal(const std::string &name)
+	{
+		fdbox_seal arg{sizeof(arg), 0};
+		return on(name, FDBOX_SEAL, arg);
+	}
+	int unseal(const std::string &name)
+	{
+		fdbox_seal arg{sizeof(arg), 0};
+		return on(name, FDBOX_UNSEAL, arg);
+	}
+	int unlock(const std::string &name, unsigned char key)
+	{
+		fdbox_unlock arg{.size = sizeof(arg), .reserved = 0, .key = {}};
+		std::memset(arg.key, key, sizeof(arg.key));
+		return on(name, FDBOX_UNLOCK, arg);
+	}
+	// The names in it; "*" first when it is sealed, "+" when it came.
+	std::vector<std::string> listed(const std::string &name)
+	{
+		std::vector<fdbox_entry> entries(16);
+		fdbox_list arg{.size = sizeof(arg),
+			       .sealed = 0,
+			       .nr = 16,
+			       .came = 0,
+			       .entries = reinterpret_cast<unsigned long long>(entries.data())};
+		fake::user_memory(entries.data(), entries.size() * sizeof(entries[0]));
+		EXPECT_EQ(on(name, FDBOX_LIST, arg), 0);
+		fake::user_memory_gone(entries.data());
+		std::vector<std::string> all;
+		if (arg.sealed)
+			all.push_back("*");
+		if (arg.came)
+			all.push_back("+");
+		for (unsigned int i = 0; i < arg.nr; ++i)
+			all.push_back(reinterpret_cast<char *>(entries[i].name));
+		return all;
+	}
+
+	// A box of a and b, which needs a.
+	void fill(const std::string &name, unsigned char key = 0)
+	{
+		ASSERT_EQ(make(name, key), 0);
+		ASSERT_EQ(open_box(name), 0);
+		if (key)
+			ASSERT_EQ(unlock(name, key), 0);
+		int a = open("a"), b = open("b", DEVICE, {a});
+		EXPECT_EQ(put(name, a, "memory"), 0);
+		EXPECT_EQ(put(name, b, "device"), 0);
+	}
+
+	// Into the next kernel. What is in boxes here is deleted: the handover has it.
+	void jump()
+	{
+		ASSERT_EQ(luo_prepare(true), 0) << fake::log_text();
+		fake::Handover handover = fake::handover();
+		luo_abort();
+		for (auto &[name, opener] : openers_)
+			fdbox_release(opener);
+		openers_.clear();
+		while (!fake::box_devices.empty())
+			ASSERT_EQ(remove(fake::box_devices.begin()->first), 0);
+		gone();
+		unload();
+		fake::boot(handover);
+		trace.clear();
+		statuses.clear();
+		load();
+		ASSERT_EQ(fdbox_module_init(), 0);
+		there_ = true;
+	}
+
+	std::map<std::string, fdbox_opener *> openers_;
+
+    private:
+	bool there_ = false;
+};
+
+TEST_F(Fdbox, FilesMoveInAndOut)
+{
+	ASSERT_EQ(make("vm"), 0);
+	ASSERT_EQ(open_box("vm"), 0);
+	int a = open("a", 99);
+	file *is = fake::file_of(a);
+	EXPECT_EQ(put("vm", a, "one"), 0);
+	EXPECT_EQ(fake::file_of(a), nullptr);
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"one"}));
+	// Another process, by another open.
+	close_box("vm");
+	ASSERT_EQ(open_box("vm"), 0);
+	int b = get("vm", "one");
+	ASSERT_GE(b, 0);
+	EXPECT_EQ(fake::file_of(b), is);
+	EXPECT_EQ(get("vm", "one"), -ENOENT);
+	fake::close(b);
+}
+
+TEST_F(Fdbox, NamesOfBoxes)
+{
+	for (const char *name : {"", ".", "..", ".x", "fdbox", "a/b", "a b", "\xc3\xa9",
+				 "012345678901234567890123456789012345678901234567"})
+		EXPECT_EQ(make(name), -EINVAL) << name;
+	EXPECT_EQ(make("01234567890123456789012345678901234567890123456"), 0);
+	EXPECT_EQ(make("a.B_c-9"), 0);
+	EXPECT_EQ(make("a.B_c-9"), -EEXIST);
+	EXPECT_EQ(remove("other"), -ENOENT);
+	auto arg = box("x");
+	arg.key[3] = 1;
+	EXPECT_EQ(manager(FDBOX_CREATE_BOX, arg), -EINVAL);
+	arg.flags = 2;
+	EXPECT_EQ(manager(FDBOX_CREATE_BOX, arg), -EOPNOTSUPP);
+	arg = box("x");
+	std::memset(arg.name, 'x', sizeof(arg.name));
+	EXPECT_EQ(manager(FDBOX_CREATE_BOX, arg), -EINVAL);
+	EXPECT_EQ(manager(FDBOX_SEAL, arg), -ENOTTY);
+}
+
+TEST_F(Fdbox, WhatCannotGoIn)
+{
+	ASSERT_EQ(make("vm"), 0);
+	ASSERT_EQ(open_box("vm"), 0);
+	EXPECT_EQ(put("vm", 99, "one"), -EBADF);
+	int a = open("a"), self = open("/dev/fdbox/vm"), other = open("/dev/fdbox/fdbox");
+	EXPECT_EQ(put("vm", a, ""), -EINVAL);
+	EXPECT_EQ(put("vm", self, "self"), -ELOOP);
+	EXPECT_EQ(put("vm", other, "other"), -ELOOP);
+	EXPECT_NE(fake::file_of(self), nullptr);
+	int b = open("b");
+	EXPECT_EQ(put("vm", a, "one"), 0);
+	EXPECT_EQ(put("vm", b, "one"), -EEXIST);
+	for (int fd : {self, other, b})
+		fake::close(fd);
+}
+
+TEST_F(Fdbox, WhoMay)
+{
+	fake::caller = 1000;
+	ASSERT_EQ(make("theirs"), 0);
+	fake::caller = 0;
+	EXPECT_EQ(open_box("theirs"), -EACCES);
+	ASSERT_EQ(make("locked", 7), 0);
+	fake::caller = 1001;
+	ASSERT_EQ(open_box("locked"), 0);
+	EXPECT_EQ(seal("locked"), -EPERM);
+	EXPECT_EQ(get("locked", "x"), -EPERM);
+	EXPECT_EQ(unlock("locked", 8), -EPERM);
+	EXPECT_TRUE(fake::logged(FERRY_WARN, "locked"));
+	EXPECT_EQ(seal("locked"), -EPERM);
+	EXPECT_EQ(unlock("locked", 7), 0);
+	EXPECT_EQ(seal("locked"), 0);
+	// For this open file only.
+	ASSERT_EQ(open_box("locked"), 0);
+	EXPECT_EQ(unseal("locked"), -EPERM);
+
+	fake::privileged = false;
+	EXPECT_EQ(remove("theirs"), -EPERM);
+	EXPECT_EQ(remove("locked"), -EPERM);
+	EXPECT_EQ(remove("locked", 8), -EPERM);
+	EXPECT_EQ(remove("locked", 7), 0);
+	EXPECT_EQ(unlock("locked", 7), 0);
+	EXPECT_EQ(seal("locked"), -ENODEV);
+	fake::caller = 1000;
+	EXPECT_EQ(remove("theirs"), 0);
+}
+
+TEST_F(Fdbox, ASealedBoxIsShut)
+{
+	fill("vm");
+	EXPECT_EQ(unseal("vm"), -EALREADY);
+	EXPECT_EQ(seal("vm"), 0);
+	EXPECT_EQ(only("preserve"), (Trace{"a", "b"}));
+	EXPECT_EQ(seal("vm"), -EALREADY);
+	int c = open("c");
+	EXPECT_EQ(put("vm", c, "c"), -EBUSY);
+	EXPECT_EQ(get("vm", "memory"), -EBUSY);
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"*", "memory", "device"}));
+	// Its session is fdbox's own.
+	EXPECT_EQ(create("fdbox:vm"), -EEXIST);
+	EXPECT_EQ(unseal("vm"), 0);
+	EXPECT_EQ(only("unpreserve"), (Trace{"b", "a"}));
+	EXPECT_EQ(put("vm", c, "c"), 0);
+}
+
+TEST_F(Fdbox, SealingChecksWhatIsNeeded)
+{
+	fill("vm");
+	int memory = get("vm", "memory");
+	EXPECT_EQ(seal("vm"), -ENOENT);
+	EXPECT_EQ(only("unpreserve"), (Trace{"b"}));
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"device"}));
+	EXPECT_EQ(put("vm", memory, "memory"), 0);
+	EXPECT_EQ(seal("vm"), 0);
+	EXPECT_EQ(unseal("vm"), 0);
+	// A kind that nobody can carry.
+	int odd = open("odd", 99);
+	EXPECT_EQ(put("vm", odd, "odd"), 0);
+	EXPECT_EQ(seal("vm"), -ENOENT);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "'odd'"));
+	odd = get("vm", "odd");
+	EXPECT_EQ(seal("vm"), 0);
+	fake::close(odd);
+}
+
+TEST_F(Fdbox, SealedBoxesCross)
+{
+	fill("vm", 7);
+	EXPECT_EQ(seal("vm"), 0);
+	ASSERT_EQ(make("open"), 0);
+	ASSERT_EQ(open_box("open"), 0);
+	EXPECT_EQ(put("open", open("c"), "c"), 0);
+	jump();
+	EXPECT_EQ(fake::box_devices.size(), 1u);
+	ASSERT_EQ(open_box("vm"), 0);
+	EXPECT_EQ(unseal("vm"), -EPERM);
+	// Not by the back door.
+	EXPECT_EQ(retrieve_with("fdbox:vm", 7), -EINVAL);
+	EXPECT_EQ(unlock("vm", 6), -EPERM);
+	EXPECT_EQ(unlock("vm", 7), 0);
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"*", "+", "memory", "device"}));
+	EXPECT_EQ(get("vm", "memory"), -EBUSY);
+	EXPECT_EQ(unseal("vm"), 0);
+	EXPECT_EQ(only("retrieve"), (Trace{"a", "b"}));
+	int b = get("vm", "device");
+	ASSERT_GE(b, 0);
+	EXPECT_EQ(fake::file_of(b)->needs.size(), 1u);
+	fake::close(b);
+}
+
+TEST_F(Fdbox, ABoxCrossesAgainAndAgain)
+{
+	fill("vm");
+	for (int update = 0; update < 3; ++update) {
+		EXPECT_EQ(seal("vm"), 0) << update;
+		jump();
+		ASSERT_EQ(open_box("vm"), 0);
+		EXPECT_EQ(unseal("vm"), 0);
+	}
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"+", "memory", "device"}));
+}
+
+TEST_F(Fdbox, AnUnsealingThatFailsLosesNothing)
+{
+	fill("vm");
+	EXPECT_EQ(seal("vm"), 0);
+	jump();
+	ASSERT_EQ(open_box("vm"), 0);
+	remove_kind(DEVICE);
+	EXPECT_EQ(unseal("vm"), -ENOENT);
+	EXPECT_EQ(listed("vm")[0], "*");
+	add_kind(DEVICE);
+	EXPECT_EQ(unseal("vm"), 0);
+	int b = get("vm", "device");
+	EXPECT_GE(b, 0);
+	fake::close(b);
+}
+
+TEST_F(Fdbox, WhatCameIsFinishedBeforeItIsSealedOrDeleted)
+{
+	fill("vm");
+	EXPECT_EQ(seal("vm"), 0);
+	jump();
+	ASSERT_EQ(open_box("vm"), 0);
+	// Nobody unsealed it: a kexec would lose it.
+	EXPECT_EQ(luo_prepare(true), -EBUSY);
+	EXPECT_EQ(unseal("vm"), 0);
+	results["can_finish b"] = -EBUSY;
+	EXPECT_EQ(seal("vm"), -EBUSY);
+	EXPECT_EQ(remove("vm"), -EBUSY);
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"+", "memory", "device"}));
+	results.clear();
+	EXPECT_EQ(seal("vm"), 0);
+	EXPECT_EQ(listed("vm"), (std::vector<std::string>{"*", "memory", "device"}));
+	EXPECT_EQ(only("finish"), (Trace{"b", "a"}));
+}
+
+TEST_F(Fdbox, ABoxThatNobodyUnsealsIsReleasedWhenItIsDeleted)
+{
+	fill("vm");
+	EXPECT_EQ(seal("vm"), 0);
+	jump();
+	EXPECT_EQ(remove("vm"), 0);
+	EXPECT_EQ(only("finish"), (Trace{"b", "a"}));
+	EXPECT_EQ(statuses["a"], FERRY_NOT_RETRIEVED);
+	EXPECT_EQ(fake::luo_module().refs, 0);
+}
+
+TEST_F(Fdbox, ListsFitTheirCaller)
+{
+	fill("vm");
+	fdbox_entry entry;
+	fdbox_list arg{.size = sizeof(arg),
+		       .sealed = 0,
+		       .nr = 1,
+		       .came = 0,
+		       .entries = reinterpret_cast<unsigned long long>(&entry)};
+	EXPECT_EQ(on("vm", FDBOX_LIST, arg), -ENOSPC);
+	EXPECT_EQ(arg.nr, 2u);
+	EXPECT_EQ(on("vm", FDBOX_LIST, arg), -EFAULT);
+	fdbox_seal seal{sizeof(seal), 1};
+	EXPECT_EQ(on("vm", FDBOX_SEAL, seal), -EINVAL);
+	EXPECT_EQ(on("vm", FDBOX_UNSEAL, seal), -EINVAL);
+	EXPECT_EQ(on("vm", FDBOX_CREATE_BOX, seal), -ENOTTY);
+}
+
+TEST_F(Fdbox, EveryFailureToCreateAndToPut)
+{
+	for_each_failure([] {
+		int err = make("vm", 3);
+		return err ? err : remove("vm");
+	});
+	ASSERT_EQ(make("vm"), 0);
+	ASSERT_EQ(open_box("vm"), 0);
+	int fd = -1;
+	for_each_failure([&] { fd = open("a"); }, [&] { return put("vm", fd, "a"); },
+			 [&] {
+				 int back = get("vm", "a");
+				 fake::close(back >= 0 ? back : fd);
+			 });
+}
+
+TEST_F(Fdbox, EveryFailureToSeal)
+{
+	fill("vm");
+	for_each_failure([] {}, [&] { return seal("vm"); }, [&] { unseal("vm"); });
+}
+
+TEST_F(Fdbox, EveryFailureToUnseal)
+{
+	fill("vm");
+	EXPECT_EQ(seal("vm"), 0);
+	jump();
+	ASSERT_EQ(open_box("vm"), 0);
+	fake::arm(1);
+	int err = unseal("vm");
+	fake::disarm();
+	EXPECT_EQ(err, -ENOMEM);
+	EXPECT_EQ(listed("vm")[0], "*");
+	EXPECT_EQ(unseal("vm"), 0);
+}
+
+} // namespace
