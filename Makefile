@@ -63,7 +63,7 @@ check: ## every test there is; the last line has the totals
 unit: ## the unit tests, on this machine
 	@scripts/deps
 	@$(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
-	@$(MAKE) -C selftests/tools check BUILD="$(BUILD)/unit"
+	@$(MAKE) -C selftests/tools check BUILD="$(BUILD)/unit" TOOLS="$(BUILD)"
 
 fuzz: ## the fuzzers, on this machine (FUZZ_SECONDS=10 each)
 	@scripts/deps
