@@ -93,19 +93,23 @@ TEST(Output, Figures)
 	EXPECT_EQ(duration(999), "999 ns");
 	EXPECT_EQ(duration(1'234'567), "1.2 ms");
 	EXPECT_EQ(duration(2'345'000'000), "2.35 s");
+	EXPECT_EQ(duration(3'600'000'000'000), "60 min");
+	EXPECT_EQ(duration(86'400'000'000'000), "24.0 h");
 	EXPECT_EQ(clean("a\x1b[2Jb\n"), "a?[2Jb?");
 }
 
 TEST(Output, BarsFitTheTerminal)
 {
 	auto columns = [](const std::string &line) {
-		return std::ranges::count_if(line, [](unsigned char c) { return (c & 0xc0) != 0x80; });
+		return std::ranges::count_if(line,
+					     [](unsigned char c) { return (c & 0xc0) != 0x80; });
 	};
 	for (unsigned int width : {20u, 40u, 80u, 200u}) {
 		for (std::uint64_t total : {0ull, 1ull, 100ull}) {
 			for (std::uint64_t done : {0ull, 1ull, 99ull, 100ull, 200ull}) {
 				auto line = draw_bar("Preparing", done, total,
-						     "waits for ärger, a long name and another", width, 7);
+						     "waits for ärger, a long name and another",
+						     width, 7);
 				EXPECT_LT(columns(line), width) << line;
 			}
 		}
@@ -123,6 +127,14 @@ TEST(Output, Tables)
 	table.add({"long one", "3", "y"});
 	table.print(to);
 	EXPECT_EQ(to.str(), "NAME      SIZE  X\nä           12\nlong one     3  y\n");
+	to.str("");
+	Table wide({"A", "B"});
+	wide.add({"xx", "one two three"});
+	wide.print(to, 12);
+	EXPECT_EQ(to.str(), "A   B\nxx  one two\n    three\n");
+	to.str("");
+	wide.print(to, 4);
+	EXPECT_TRUE(to.str().contains("one")) << "no room is no reason to lose something";
 }
 
 // ---- formats ----
@@ -160,21 +172,24 @@ TEST_F(Luctl, FormatsOfAnotherKernel)
 	EXPECT_TRUE(out.str().contains("to 7.4: everything fits")) << out.str();
 	EXPECT_TRUE(out.str().contains("No way back: session would come as v3")) << out.str();
 	// Too old; and does not know one.
-	EXPECT_EQ(check(R"({"formats": [{"name": "session", "writes": 1, "reads": [1, 1]}]})"), Exit::no);
-	EXPECT_TRUE(out.str().contains("memfd    v1            nothing     DOES NOT FIT")) << out.str();
-	EXPECT_TRUE(out.str().contains("session  v2            v1          DOES NOT FIT")) << out.str();
+	EXPECT_EQ(check(R"({"formats": [{"name": "session", "writes": 1, "reads": [1, 1]}]})"),
+		  Exit::no);
+	EXPECT_TRUE(out.str().contains("memfd    v1            nothing     DOES NOT FIT"))
+		<< out.str();
+	EXPECT_TRUE(out.str().contains("session  v2            v1          DOES NOT FIT"))
+		<< out.str();
 	context.json = true;
 	EXPECT_EQ(check(R"({"formats": []})"), Exit::no);
 	EXPECT_TRUE(json()["formats"][0]["reads"].is_null());
 	EXPECT_EQ(json()["fits"], false);
 
-	for (const char *bad :
-	     {"", "7", "[]", "{}", R"({"formats": {}})", R"({"formats": [1]})",
-	      R"({"formats": [{"name": "x"}]})", R"({"formats": [{"name": "x", "writes": 0, "reads": [1, 1]}]})",
-	      R"({"formats": [{"name": "x", "writes": -1, "reads": [1, 1]}]})",
-	      R"({"formats": [{"name": "x", "writes": 1, "reads": [2, 1]}]})",
-	      R"({"formats": [{"name": "x", "writes": 1, "reads": [1]}]})",
-	      R"({"formats": [{"name": "x", "writes": 1, "reads": [1, 1]},
+	for (const char *bad : {"", "7", "[]", "{}", R"({"formats": {}})", R"({"formats": [1]})",
+				R"({"formats": [{"name": "x"}]})",
+				R"({"formats": [{"name": "x", "writes": 0, "reads": [1, 1]}]})",
+				R"({"formats": [{"name": "x", "writes": -1, "reads": [1, 1]}]})",
+				R"({"formats": [{"name": "x", "writes": 1, "reads": [2, 1]}]})",
+				R"({"formats": [{"name": "x", "writes": 1, "reads": [1]}]})",
+				R"({"formats": [{"name": "x", "writes": 1, "reads": [1, 1]},
 			      {"name": "x", "writes": 1, "reads": [1, 1]}]})"})
 		EXPECT_EQ(check(bad), Exit::failed) << bad;
 	EXPECT_EQ(exit_of(formats(context, context.root + "/none")), Exit::failed);
@@ -212,9 +227,10 @@ TEST_F(Luctl, TheTree)
 	EXPECT_EQ(out.str(), "The last kernel handed nothing over.\n");
 	out.str("");
 	ASSERT_TRUE(dump(context, false));
-	EXPECT_EQ(out.str(), "out  (ferry,tree-v1)\n"
-			     "└─ file@0  (ferry,memfd-v1)\n"
-			     "       size=1099511627776 seals=3 unknown=\"01020304\" text=\"a b\"\n");
+	EXPECT_EQ(out.str(),
+		  "out  (ferry,tree-v1)\n"
+		  "└─ file@0  (ferry,memfd-v1)\n"
+		  "       size=1099511627776 seals=3 unknown=\"01020304\" text=\"a b\"\n");
 	out.str("");
 	context.json = true;
 	ASSERT_TRUE(dump(context, false));
@@ -274,7 +290,8 @@ TEST_F(Luctl, StatusAndList)
 	carry("vm", "memory");
 	ASSERT_TRUE(status(context));
 	EXPECT_TRUE(out.str().contains("Live update  Ferry\n")) << out.str();
-	EXPECT_TRUE(out.str().contains("freeze of session 'v?m', token 0 (memfd-v1): Device or resource busy"))
+	EXPECT_TRUE(out.str().contains(
+		"freeze of session 'v?m', token 0 (memfd-v1): Device or resource busy"))
 		<< out.str();
 	out.str("");
 	ASSERT_TRUE(list(context, ""));
@@ -310,11 +327,17 @@ TEST_F(Luctl, Retrieve)
 	options.finish = true;
 	options.files = {"2=" + context.root + "/other"};
 	EXPECT_EQ(exit_of(retrieve(context, options)), Exit::failed) << "no such token";
+	EXPECT_FALSE(std::filesystem::exists(context.root + "/other"))
+		<< "nothing half done is left";
 	write("/there", "precious");
 	options.files = {context.root + "/there"};
 	EXPECT_EQ(exit_of(retrieve(context, options)), Exit::failed) << "over a file";
 	EXPECT_NE(kernel.incoming("vm"), nullptr) << "nothing is lost by all that";
 	options.force = true;
+	options.files = {"2=" + context.root + "/there"};
+	EXPECT_EQ(exit_of(retrieve(context, options)), Exit::failed) << "no such token";
+	EXPECT_EQ(*read_file(context.root + "/there"), "precious");
+	options.files = {context.root + "/there"};
 	ASSERT_TRUE(retrieve(context, options));
 	EXPECT_EQ(*read_file(context.root + "/there"), "memory");
 	EXPECT_EQ(kernel.incoming("vm"), nullptr);
@@ -359,6 +382,7 @@ TEST_F(Luctl, PreserveNeedsSomebodyWhoHolds)
 	EXPECT_TRUE(failed.error().text.contains("/file: preserve file")) << failed.error().text;
 	EXPECT_EQ(kernel.sessions(), 0u);
 	EXPECT_EQ(exit_of(renew(context, "vm")), Exit::missing);
+	EXPECT_EQ(exit_of(drop(context, "vm")), Exit::missing);
 }
 
 TEST_F(Luctl, FinishAndDiscard)
@@ -414,7 +438,9 @@ TEST_F(Luctl, Report)
 	for (std::istringstream lines(out.str()); !lines.eof();) {
 		std::string line;
 		std::getline(lines, line);
-		EXPECT_LE(std::ranges::count_if(line, [](unsigned char c) { return (c & 0xc0) != 0x80; }), 80)
+		EXPECT_LE(std::ranges::count_if(line,
+						[](unsigned char c) { return (c & 0xc0) != 0x80; }),
+			  80)
 			<< line;
 	}
 	EXPECT_TRUE(read_file(context.root + "/it.svg")->contains(">jump</tspan>"));
@@ -507,7 +533,8 @@ TEST_F(Luctl, Preflight)
 	checks = check_all(context, {});
 	EXPECT_EQ(verdict(checks, "modules"), good);
 	EXPECT_EQ(verdict(checks, "formats"), good);
-	EXPECT_EQ(verdict(check_all(context, {.formats = write("/old.json", R"({"formats": []})")}), "formats"),
+	EXPECT_EQ(verdict(check_all(context, {.formats = write("/old.json", R"({"formats": []})")}),
+			  "formats"),
 		  bad);
 	EXPECT_EQ(verdict(check_all(context, {.formats = context.root + "/none"}), "formats"), bad);
 

@@ -95,6 +95,7 @@ int lu_create_session(int device, const char *name)
 static const struct hint retrieve_session_hints[] = {
 	{ ENOENT, "the last kernel handed over none of this name, or it is finished" },
 	{ EBUSY, "another program has it" },
+	{ EPERM, "it has a key, and was asked for without" },
 	{ EBADF, "the device is not open" },
 	{ ENOTTY, "this is not /dev/liveupdate" },
 	{}

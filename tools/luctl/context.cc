@@ -11,6 +11,9 @@ namespace luctl {
 
 namespace {
 
+// For others who have the device, briefly.
+constexpr auto device_wait = std::chrono::seconds(2);
+
 Exit exit_of(int code)
 {
 	switch (code) {
@@ -41,6 +44,26 @@ std::unexpected<Failure> failed(const luod::Error &error)
 std::unexpected<Failure> failed(const std::string &what, int code)
 {
 	return fail(exit_of(code), what + ": " + std::strerror(code));
+}
+
+Outcome<liveupdate::Device> open_device()
+{
+	auto device = liveupdate::Device::open(device_wait);
+	if (!device && device.error() == std::errc::no_such_file_or_directory)
+		return fail(Exit::missing, std::string(liveupdate::message()));
+	if (!device)
+		return failed(device.error());
+	return std::move(*device);
+}
+
+Outcome<std::optional<luod::Client>> find_luod(const Context &context)
+{
+	auto client = luod::Client::connect(context.socket);
+	if (client)
+		return std::optional(std::move(*client));
+	if (client.error().code == ENOENT || client.error().code == ECONNREFUSED)
+		return std::nullopt;
+	return failed(client.error());
 }
 
 Outcome<std::string> read_file(const std::string &path)

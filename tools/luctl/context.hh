@@ -2,8 +2,10 @@
 // What every command of luctl gets, and how it fails.
 #pragma once
 
+#include <cstring>
 #include <expected>
 #include <iosfwd>
+#include <optional>
 #include <string>
 
 #include <liveupdate.hpp>
@@ -56,6 +58,19 @@ struct Context {
 		return root + absolute;
 	}
 };
+
+// missing: there is no live update.
+Outcome<liveupdate::Device> open_device();
+
+// luod, if it runs; nothing if it does not.
+Outcome<std::optional<luod::Client>> find_luod(const Context &context);
+
+// A text of the kernel's, which may fill its room.
+template <typename Text> std::string text(const Text &bytes)
+{
+	auto at = reinterpret_cast<const char *>(bytes);
+	return {at, ::strnlen(at, sizeof(bytes))};
+}
 
 // The whole of a file, or why not.
 Outcome<std::string> read_file(const std::string &path);

@@ -311,7 +311,7 @@ void show(Context &context, const std::vector<Check> &checks)
 	Table table({"CHECK", "", ""});
 	for (const auto &each : checks)
 		table.add({each.name, name_of(each.verdict), clean(each.text)});
-	table.print(context.out);
+	table.print(context.out, context.width);
 }
 
 Outcome<> judge_checks(const std::vector<Check> &checks)
@@ -419,8 +419,9 @@ Outcome<> kexec_go(Context &context, const GoOptions &options)
 				for (const auto &label : progress.waited_for)
 					waits += (waits.empty() ? "waits for " : ", ") +
 						 clean(label);
-				bar.show(progress.ready, std::max(progress.all, 1u),
-					 progress.waited_for.empty() ? "all are ready" : waits);
+				bar.show(progress.all ? progress.ready : 1,
+					 std::max(progress.all, 1u),
+					 waits.empty() ? "all are ready" : waits);
 			});
 		if (!ready)
 			return fail(ready.error().code == EPERM ? Exit::failed : Exit::no,

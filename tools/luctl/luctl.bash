@@ -8,7 +8,7 @@ _luctl_sessions() {
 
 _luctl() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' sub='' i
-	local commands='status list formats dump report preserve retrieve finish renew kexec'
+	local commands='status list formats dump report preserve drop retrieve finish renew kexec'
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--socket) ((i++)) ;;
@@ -34,7 +34,7 @@ _luctl() {
 		dump:) words+=' in out' ;;
 		formats:*) words+=' --check' ;;
 		report:*) words+=' --svg' ;;
-		list: | finish: | retrieve: | renew:) words+=" $(_luctl_sessions)" ;;
+		list: | drop: | finish: | retrieve: | renew:) words+=" $(_luctl_sessions)" ;;
 		kexec:) words='load unload preflight go --help' ;;
 		kexec:load) words+=' --initrd --append' ;;
 		kexec:preflight) words+=' --formats' ;;

@@ -90,6 +90,11 @@ class Commands {
 		preserve_command->add_flag("--hold", preserve_.hold,
 					   "without luod: hold it until a signal comes");
 
+		add(app, "drop", "undo preserve: luod lets go of the session",
+		    [this] { return drop(context_, session_); })
+			->add_option("session", session_)
+			->required();
+
 		auto *retrieve_command = add(app, "retrieve",
 					     "write files of a carried session to disk",
 					     [this] { return retrieve(context_, retrieve_); });

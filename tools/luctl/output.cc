@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 namespace luctl {
 
@@ -55,7 +56,11 @@ std::string duration(std::uint64_t ns)
 		return print("%.1f %s", value / 1e3, "us");
 	if (ns < 1'000'000'000)
 		return print("%.1f %s", value / 1e6, "ms");
-	return print("%.2f %s", value / 1e9, "s");
+	if (ns < 120'000'000'000)
+		return print("%.2f %s", value / 1e9, "s");
+	if (ns < 7200'000'000'000)
+		return print("%.0f %s", value / 60e9, "min");
+	return print("%.1f %s", value / 3600e9, "h");
 }
 
 std::string clean(std::string_view text)
@@ -89,7 +94,27 @@ void Table::add(std::vector<std::string> row)
 	rows_.push_back(std::move(row));
 }
 
-void Table::print(std::ostream &to) const
+namespace {
+
+// At spaces, where there are some; what comes next is indented as far.
+std::string fold(const std::string &line, std::size_t indent, std::size_t width)
+{
+	std::string folded, rest = line;
+	std::size_t before = 0;
+	while (columns(rest) + before > width) {
+		auto at = rest.rfind(' ', width - before);
+		if (at == rest.npos || at + before <= indent)
+			break;
+		folded += rest.substr(0, at) + "\n" + std::string(indent, ' ');
+		rest.erase(0, at + 1);
+		before = indent;
+	}
+	return folded + rest;
+}
+
+} // namespace
+
+void Table::print(std::ostream &to, std::size_t width) const
 {
 	std::vector<std::size_t> widths(right_.size());
 	for (const auto &row : rows_) {
@@ -103,7 +128,9 @@ void Table::print(std::ostream &to) const
 			line += (i ? "  " : "") + (right_[i] ? pad + row[i] : row[i] + pad);
 		}
 		line.erase(line.find_last_not_of(' ') + 1);
-		to << line << "\n";
+		std::size_t last =
+			std::accumulate(widths.begin(), widths.end() - 1, 2 * (widths.size() - 1));
+		to << (width ? fold(line, last, width) : line) << "\n";
 	}
 }
 

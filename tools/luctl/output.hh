@@ -13,7 +13,7 @@ namespace luctl {
 
 // "0 B", "1.5 GiB"
 std::string bytes(std::uint64_t count);
-// Of nanoseconds: "850 ns", "1.23 ms", "2.31 s"
+// Of nanoseconds: "850 ns", "1.2 ms", "2.31 s", "60 min"
 std::string duration(std::uint64_t ns);
 // What somebody else wrote, without what would move the cursor.
 std::string clean(std::string_view text);
@@ -26,7 +26,8 @@ class Table {
 	// right: columns of numbers
 	Table &right(std::size_t column);
 	void add(std::vector<std::string> row);
-	void print(std::ostream &to) const;
+	// width: fold the last column there; 0: nowhere
+	void print(std::ostream &to, std::size_t width = 0) const;
 
     private:
 	std::vector<std::vector<std::string>> rows_;

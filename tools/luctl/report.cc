@@ -13,12 +13,6 @@ namespace luctl {
 
 namespace {
 
-template <typename Text> std::string text(const Text &bytes)
-{
-	auto at = reinterpret_cast<const char *>(bytes);
-	return {at, ::strnlen(at, sizeof(bytes))};
-}
-
 std::uint64_t end_of(const std::vector<Stage> &all)
 {
 	std::uint64_t end = 0;
@@ -274,12 +268,8 @@ void print(Context &context, const liveupdate_ferry_update &update, const std::v
 
 Outcome<> report(Context &context, const std::string &svg)
 {
-	auto device = liveupdate::Device::open(std::chrono::seconds(2));
-	if (!device && device.error() == std::errc::no_such_file_or_directory)
-		return fail(Exit::missing, std::string(liveupdate::message()));
-	if (!device)
-		return failed(device.error());
-	auto update = device->update();
+	auto device = TRY(open_device());
+	auto update = device.update();
 	if (!update)
 		return failed(update.error());
 	auto all = stages(*update);

@@ -24,6 +24,10 @@ Outcome<liveupdate::Key> read_key(const std::string &path);
 // What failed, where, and why, in one line.
 std::string describe(const liveupdate_ferry_failure &failure);
 
+// Of that name, among those that luod keeps; or nothing.
+const luod::Listed *find_kept(const std::vector<luod::Listed> &kept, const std::string &name,
+			      bool incoming);
+
 Outcome<> status(Context &context);
 // All sessions; or one, with its files.
 Outcome<> list(Context &context, const std::string &session);
@@ -35,6 +39,9 @@ struct PreserveOptions {
 	bool hold = false; // without luod: until a signal comes
 };
 Outcome<> preserve(Context &context, const PreserveOptions &options);
+
+// Undo it: luod lets go of a session for the next kernel.
+Outcome<> drop(Context &context, const std::string &session);
 
 struct RetrieveOptions {
 	std::string session, key_file;
