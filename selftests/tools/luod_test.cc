@@ -7,6 +7,8 @@
 #include <atomic>
 #include <csignal>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include <fcntl.h>
@@ -967,6 +969,28 @@ TEST(Socket, IsListenedAtOnce)
 	EXPECT_EQ(is.st_mode & 0777, 0660u);
 	EXPECT_EQ(error_of(Client::connect(dir / "bus")), ECONNREFUSED);
 	EXPECT_TRUE(listen_at(dir / "bus")) << "what an earlier one left";
+}
+
+// As the manual says: busctl(1) takes it for a bus.
+TEST(Socket, Busctl)
+{
+	if (::access("/usr/bin/busctl", X_OK))
+		GTEST_SKIP() << "no busctl here";
+	Luod luod;
+	auto busctl = [&](const std::string &what) {
+		std::string command = "busctl --address=unix:path=" + luod.path() + " " + what +
+				      " >" + luod.path() + ".out 2>&1";
+		int status = ::system(command.c_str());
+		std::ifstream said(luod.path() + ".out");
+		return std::to_string(status) + " " +
+		       std::string(std::istreambuf_iterator(said.rdbuf()), {});
+	};
+	std::string to = " org.ferry.LiveUpdate1 /org/ferry/LiveUpdate1 ";
+	auto said = busctl("introspect" + to);
+	EXPECT_TRUE(said.starts_with("0 ") && said.contains(".CreateSession")) << said;
+	EXPECT_EQ(busctl("call" + to + "org.ferry.LiveUpdate1 ListSessions"), "0 a(ssuub) 0\n");
+	said = busctl("call" + to + "org.ferry.LiveUpdate1 DropSession s none");
+	EXPECT_TRUE(said.contains("there is no session 'none'")) << said;
 }
 
 // Whatever comes over the socket, luod goes on.
