@@ -27,8 +27,19 @@ kbuild = $(MAKE) -C "$$kdir" M="$(CURDIR)" MO="$(BUILD)/$(FLAVOUR)" $(if $(FERRY
 modules: ## the modules, for KDIR=, or for the cached kernel of FLAVOUR=base|debug
 	@$(kdir) && mkdir -p "$(BUILD)/$(FLAVOUR)" && $(kbuild) modules
 
-install: modules ## install the modules for KDIR= (INSTALL_MOD_PATH=)
+tools: ## luctl, luod and libliveupdate
+	@scripts/deps && $(MAKE) -C tools BUILD="$(BUILD)"
+
+install: modules tools ## install the modules for KDIR= (INSTALL_MOD_PATH=), and the tools (DESTDIR= prefix=)
 	@$(kdir) && $(kbuild) modules_install
+	@$(MAKE) -C tools install BUILD="$(BUILD)"
+
+uninstall: ## remove what install put there: the same variables
+	@$(kdir) && tools/package/remove-modules "$$kdir"
+	@$(MAKE) -C tools uninstall BUILD="$(BUILD)"
+
+deb: ## Debian packages of the modules (DKMS) and the tools, in build/deb
+	@scripts/deps && $(MAKE) -C tools deb BUILD="$(BUILD)"
 
 kernel: ## the patched kernel of FLAVOUR= in the cache; prints its build directory
 	@scripts/deps && scripts/kernel build $(FLAVOUR)
@@ -52,6 +63,7 @@ check: ## every test there is; the last line has the totals
 unit: ## the unit tests, on this machine
 	@scripts/deps
 	@$(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
+	@$(MAKE) -C selftests/tools check BUILD="$(BUILD)/unit" TOOLS="$(BUILD)"
 
 fuzz: ## the fuzzers, on this machine (FUZZ_SECONDS=10 each)
 	@scripts/deps
@@ -76,4 +88,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; scripts/kernel help | sed -n '/^environment/,$$p'
 
-.PHONY: modules install kernel demo bench vm check unit fuzz kselftest style clean clean-cache help
+.PHONY: modules tools install uninstall deb kernel demo bench vm check unit fuzz kselftest style clean clean-cache help
