@@ -143,6 +143,7 @@ int linux_kvm_freeze(struct kvm *kvm)
 void linux_kvm_thaw(struct kvm *kvm)
 {
 	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	/* Before it looks for those who wait. */
 	smp_mb__after_atomic();
 	kvm_irqfd_resume(kvm);
 }

@@ -307,7 +307,8 @@ AFTER()
 
 // ---- finish ----
 
-BEFORE("kvm/incoming/finish without retrieve frees everything")
+// A machine with so much memory that it shows when that is free again.
+void put_large(Stage &stage)
 {
 	auto vm = counted({.gmem = true});
 	Ram gmem(machine::make_gmem(vm.vm, 48 * MiB), 48 * MiB);
@@ -317,6 +318,11 @@ BEFORE("kvm/incoming/finish without retrieve frees everything")
 	OK(stage.session().preserve(gmem.fd.get(), machine::RAM + 1));
 	stage.keep(std::move(vm));
 	stage.keep(std::move(gmem));
+}
+
+BEFORE("kvm/incoming/finish without retrieve frees everything")
+{
+	put_large(stage);
 }
 
 AFTER()
@@ -334,14 +340,7 @@ AFTER()
 
 BEFORE("kvm/incoming/finish before it is complete: it cannot run, and all is freed")
 {
-	auto vm = counted({.gmem = true});
-	Ram gmem(machine::make_gmem(vm.vm, 48 * MiB), 48 * MiB);
-	std::memset(gmem.at(0), 1, 48 * MiB);
-	OK(machine::set_gmem_slot(vm.vm, 1, 64 * MiB, 48 * MiB, gmem.at(0), gmem.fd));
-	vm.preserve(stage.session());
-	OK(stage.session().preserve(gmem.fd.get(), machine::RAM + 1));
-	stage.keep(std::move(vm));
-	stage.keep(std::move(gmem));
+	put_large(stage);
 }
 
 AFTER()
