@@ -13,6 +13,11 @@ namespace virt {
 // an exit to userspace. A VMM that does its part takes less than one.
 constexpr unsigned int patience_ms = 5000;
 
+// For all that one freeze, or one call, waits for.
+struct Patience {
+	unsigned int left_ms = patience_ms;
+};
+
 struct Backing {
 	file *of; // with a reference
 	unsigned long long first; // page of it
@@ -20,20 +25,21 @@ struct Backing {
 
 // linux_kvm_backing(), with patience.
 inline ferry::Result<Backing> find_backing(struct kvm *kvm, unsigned long long hva,
-					   unsigned long long pages)
+					   unsigned long long pages, Patience &patience)
 {
 	// Somebody else chose both.
 	auto bytes = ferry::mul(pages, 4096ull);
 	if (!bytes.has_value() || !ferry::add(hva, *bytes).has_value())
 		return ferry::fail(ferry::Errno::Fault);
 	Backing backing{};
-	for (unsigned int waited = 0;; ++waited) {
+	for (;;) {
 		const int err = linux_kvm_backing(kvm, hva, pages, &backing.of, &backing.first);
 		if (!err)
 			return backing;
-		if (err != -int(ferry::Errno::Again) || waited == patience_ms)
+		if (err != -int(ferry::Errno::Again) || !patience.left_ms)
 			return ferry::fail(ferry::Errno(-err));
 		linux_kvm_sleep(1);
+		--patience.left_ms;
 	}
 }
 

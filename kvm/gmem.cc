@@ -111,22 +111,10 @@ Result<void> Gmem::catch_up()
 // The slots that are on it: with it they come back.
 Result<void> Gmem::save_slots()
 {
-	const auto nr = static_cast<unsigned int>(
-		TRY(ferry::check(linux_kvm_slots(group_->kvm(), nullptr, nullptr, 0))));
-	auto *slot = static_cast<ferry_kvm_slot *>(ferry_alloc((nr + 1) * sizeof(ferry_kvm_slot)));
-	auto *gmem = static_cast<file **>(ferry_alloc((nr + 1) * sizeof(file *)));
-	ferry::Undo free{[&] {
-		ferry_free(slot);
-		ferry_free(gmem);
-	}};
-	if (!slot || !gmem)
-		return fail(Errno::NoMem);
-	// The VM is frozen: they cannot have become more.
-	(void)linux_kvm_slots(group_->kvm(), slot, gmem, nr);
 	Sections sections;
-	for (unsigned int i = 0; i < nr; ++i) {
-		if (is(gmem[i]))
-			TRY(sections.add(FERRY_KVM_SLOT, &slot[i], sizeof(slot[i])));
+	for (const linux_kvm_slot &slot : group_->slots()) {
+		if (is(slot.gmem))
+			TRY(sections.add(FERRY_KVM_SLOT, &slot.is, sizeof(slot.is)));
 	}
 	return slots_.save(owner_, sections.bytes());
 }

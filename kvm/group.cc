@@ -133,10 +133,24 @@ bool Group::has_gmem(file *gmem)
 Result<void> Group::freeze()
 {
 	Guard guard{groups->mutex};
-	if (!frozen_)
+	if (!frozen_) {
 		TRY(stop());
+		ferry::Undo resume{[this] { linux_kvm_resume(kvm_); }};
+		TRY(read());
+		resume.dismiss();
+	}
 	++frozen_;
 	return {};
+}
+
+Result<void> Group::read()
+{
+	slots_ = TRY(Slots::read(kvm_));
+	state_.clear();
+	// Without it there is nothing to be carried, as whoever is frozen finds out.
+	if (!vm_)
+		return {};
+	return in_worker([this](unsigned long scratch) { return read_vm(scratch, vm_, state_); });
 }
 
 void Group::unfreeze()
@@ -195,6 +209,11 @@ Result<void> PreservedBlob::save(ferry_owner *owner, Bytes bytes)
 	drop();
 	if (bytes.empty())
 		return {};
+	if (bytes.size() > FERRY_KVM_BLOB_MAX) {
+		log_err("a VM has a state of %zu bytes, and %llu can be carried", bytes.size(),
+			FERRY_KVM_BLOB_MAX);
+		return fail(Errno::TooBig);
+	}
 	return check_status(ferry_blob_save(owner, bytes.data(), bytes.size(), &ref_, &blob_));
 }
 
@@ -294,7 +313,8 @@ Result<Owned<Vm>> Vm::preserve(ferry_luo_args &args, ferry_owner *owner)
 	auto vm = TRY(ferry::make<Vm>(args.file, std::move(group), owner));
 	TRY(vm->look());
 	// So that what cannot be carried is refused now, and not in the reboot.
-	TRY(vm->find_slots());
+	TRY(vm->take_slots(TRY(Slots::read(vm->group_->kvm()))));
+	TRY(vm->check_dirty_logs());
 	TRY(vm->depend(args.self));
 	return vm;
 }
@@ -312,12 +332,31 @@ Result<void> Vm::look()
 
 // ---- its memory ----
 
+namespace {
+
+constexpr unsigned int log_dirty_pages = 1; // KVM_MEM_LOG_DIRTY_PAGES
+
+// Of a blob, for all but dirty logs.
+constexpr unsigned long long room_for_others = 8ull << 20;
+
+unsigned long long bitmap_bytes(const ferry_kvm_slot &slot)
+{
+	return (slot.pages + 63) / 64 * 8;
+}
+
+} // namespace
+
 Result<unsigned int> Vm::backing_index(file *found)
 {
+	// Most slots are on the same file as the one before.
+	if (nr_backings_ && linux_kvm_same_contents(backing_[last_backing_], found)) {
+		linux_kvm_fput(found);
+		return last_backing_;
+	}
 	for (unsigned int i = 0; i < nr_backings_; ++i) {
 		if (linux_kvm_same_contents(backing_[i], found)) {
 			linux_kvm_fput(found);
-			return i;
+			return last_backing_ = i;
 		}
 	}
 	if (!backing_)
@@ -327,27 +366,23 @@ Result<unsigned int> Vm::backing_index(file *found)
 		return fail(backing_ ? Errno::TooBig : Errno::NoMem);
 	}
 	backing_[nr_backings_] = found;
-	return nr_backings_++;
+	return last_backing_ = nr_backings_++;
 }
 
 // What was found before, of a slot that has not changed since.
 bool Vm::known_backing(ferry_kvm_slot &slot) const
 {
-	for (unsigned int i = 0; i < slots_.nr; ++i) {
-		const ferry_kvm_slot &old = slots_.slot[i];
-		if (old.slot == slot.slot && old.hva == slot.hva && old.pages == slot.pages &&
-		    !slots_.gmem[i]) {
-			slot.first = old.first;
-			slot.need = old.need;
-			return true;
-		}
-	}
-	return false;
+	const linux_kvm_slot *old = slots_.find(slot.slot);
+	if (!old || old->gmem || old->is.hva != slot.hva || old->is.pages != slot.pages)
+		return false;
+	slot.first = old->is.first;
+	slot.need = old->is.need;
+	return true;
 }
 
-Result<void> Vm::find_backing(ferry_kvm_slot &slot)
+Result<void> Vm::find_backing(ferry_kvm_slot &slot, Patience &patience)
 {
-	auto found = virt::find_backing(group_->kvm(), slot.hva, slot.pages);
+	auto found = virt::find_backing(group_->kvm(), slot.hva, slot.pages, patience);
 	if (found.has_value()) {
 		slot.first = found->first;
 		slot.need = TRY(backing_index(found->of));
@@ -365,23 +400,29 @@ Result<void> Vm::find_backing(ferry_kvm_slot &slot)
 	return fail(found.error());
 }
 
-Result<void> Vm::find_slots()
+Result<void> Vm::take_slots(Slots now)
 {
-	Slots now;
-	const unsigned int nr = record_.slots;
-	now.slot = static_cast<ferry_kvm_slot *>(ferry_alloc((nr + 1) * sizeof(*now.slot)));
-	now.gmem = static_cast<file **>(ferry_alloc((nr + 1) * sizeof(*now.gmem)));
-	if (!now.slot || !now.gmem)
-		return fail(Errno::NoMem);
-	const int found = TRY(check(linux_kvm_slots(group_->kvm(), now.slot, now.gmem, nr)));
-	// While it runs, slots may come and go; the freeze looks again.
-	now.nr = std::min(static_cast<unsigned int>(found), nr);
-	for (unsigned int i = 0; i < now.nr; ++i) {
-		if (!now.gmem[i])
-			TRY(find_backing(now.slot[i]));
+	Patience patience;
+	for (linux_kvm_slot &slot : now) {
+		if (!slot.gmem)
+			TRY(find_backing(slot.is, patience));
 	}
-	slots_.swap(now);
+	slots_ = std::move(now);
 	return {};
+}
+
+// So that what cannot be carried is refused before the reboot.
+Result<void> Vm::check_dirty_logs() const
+{
+	unsigned long long bytes = 0;
+	for (const linux_kvm_slot &slot : slots_)
+		bytes += slot.is.flags & log_dirty_pages ? bitmap_bytes(slot.is) : 0;
+	if (bytes <= FERRY_KVM_BLOB_MAX - room_for_others)
+		return {};
+	log_err("the dirty logs of a VM have %llu bytes, and %llu can be carried: it cannot be "
+		"carried while so much memory is logged",
+		bytes, FERRY_KVM_BLOB_MAX - room_for_others);
+	return fail(Errno::TooBig);
 }
 
 Result<void> Vm::depend(ferry_luo_file *self)
@@ -403,11 +444,11 @@ Result<void> Vm::check_members()
 			return fail(Errno::NoEnt);
 		}
 	}
-	for (unsigned int i = 0; i < slots_.nr; ++i) {
-		if (slots_.gmem[i] && !group_->has_gmem(slots_.gmem[i])) {
+	for (const linux_kvm_slot &slot : slots_) {
+		if (slot.gmem && !group_->has_gmem(slot.gmem)) {
 			log_err("a VM is preserved, and the guest_memfd of its memory slot %#x is "
 				"not",
-				slots_.slot[i].slot);
+				slot.is.slot);
 			return fail(Errno::NoEnt);
 		}
 	}
@@ -419,7 +460,8 @@ Result<void> Vm::freeze(ferry_luo_file *self)
 	TRY(group_->freeze());
 	ferry::Undo resume{[this] { group_->unfreeze(); }};
 	TRY(look());
-	TRY(find_slots());
+	TRY(take_slots(TRY(group_->slots().copy())));
+	TRY(check_dirty_logs());
 	TRY(check_members());
 	TRY(depend(self));
 	TRY(read());
@@ -430,12 +472,12 @@ Result<void> Vm::freeze(ferry_luo_file *self)
 
 Result<void> Vm::read()
 {
-	Sections sections;
-	TRY(in_worker([&](unsigned long scratch) -> Result<void> {
-		TRY(read_vm(scratch, file_, sections));
+	TRY(in_worker([&](unsigned long scratch) {
 		return check_status(
 			linux_kvm_get_clock(scratch, file_, &record_.clock, &record_.tsc));
 	}));
+	Sections sections;
+	TRY(sections.append(group_->state()));
 	TRY(read_vcpus(sections));
 	TRY(read_slots(sections));
 	return state_.save(owner_, sections.bytes());
@@ -460,16 +502,18 @@ Result<void> Vm::read_vcpus(Sections &sections)
 
 Result<void> Vm::read_slots(Sections &sections)
 {
-	for (unsigned int i = 0; i < slots_.nr; ++i) {
-		const ferry_kvm_slot &slot = slots_.slot[i];
+	for (const linux_kvm_slot &slot : slots_) {
 		// A slot on a guest_memfd comes back with that.
-		if (!slots_.gmem[i])
-			TRY(sections.add(FERRY_KVM_SLOT, &slot, sizeof(slot)));
-		const std::size_t bitmap = (slot.pages + 63) / 64 * 8;
+		if (!slot.gmem)
+			TRY(sections.add(FERRY_KVM_SLOT, &slot.is, sizeof(slot.is)));
+		if (!(slot.is.flags & log_dirty_pages))
+			continue;
+		const std::size_t bitmap = bitmap_bytes(slot.is);
 		auto *dirty = static_cast<ferry_kvm_dirty *>(
 			TRY(sections.reserve(sizeof(ferry_kvm_dirty) + bitmap)));
-		*dirty = {.slot = slot.slot, .reserved = 0};
-		const long got = linux_kvm_dirty_get(group_->kvm(), slot.slot, dirty + 1, bitmap);
+		*dirty = {.slot = slot.is.slot, .reserved = 0};
+		const long got =
+			linux_kvm_dirty_get(group_->kvm(), slot.is.slot, dirty + 1, bitmap);
 		if (got > 0)
 			sections.commit(FERRY_KVM_DIRTY, sizeof(*dirty) + bitmap);
 	}

@@ -7,7 +7,9 @@
 #include <ferry/own.hh>
 #include <ferry/result.hh>
 
+#include "kvm/backing.hh"
 #include "kvm/linux.h"
+#include "kvm/slots.hh"
 #include "kvm/state.hh"
 
 namespace virt {
@@ -20,7 +22,11 @@ class Gmem;
 /*
  * A VM is stopped as a whole: with the first of its files that is frozen, all of
  * its vCPUs leave the guest, each unfinished exit to userspace is finished, and
- * from then on its ioctls fail. It goes on with the last one that is unfrozen.
+ * from then on its ioctls fail, and interrupts wait. It goes on with the last one
+ * that is unfrozen.
+ *
+ * What its files have in common is read at that moment, before any of its vCPUs:
+ * an interrupt goes from an irqchip to a LAPIC, and never back.
  *
  * Locks, outermost first:
  *
@@ -44,6 +50,15 @@ class Group : public ferry::Linked<Group> {
 	// Errno::Busy: a vCPU does not come to a clean point, or an ioctl to an end.
 	ferry::Result<void> freeze();
 	void unfreeze();
+	// While it is frozen: its slots, and the state of the VM itself.
+	const Slots &slots() const
+	{
+		return slots_;
+	}
+	const Sections &state() const
+	{
+		return state_;
+	}
 
 	struct kvm *kvm() const
 	{
@@ -63,6 +78,7 @@ class Group : public ferry::Linked<Group> {
 
     private:
 	ferry::Result<void> stop();
+	ferry::Result<void> read();
 	linux_kvm_vcpus settle(unsigned int &waited, unsigned int &vcpu);
 
 	struct kvm *kvm_;
@@ -71,6 +87,8 @@ class Group : public ferry::Linked<Group> {
 	file *vm_ = nullptr;
 	ferry::List<Vcpu> vcpus_;
 	ferry::List<Gmem> gmems_;
+	Slots slots_;
+	Sections state_;
 };
 
 // Of the module's init and exit: all groups.
@@ -166,8 +184,8 @@ class Vm {
 
     private:
 	ferry::Result<void> look();
-	ferry::Result<void> find_slots();
-	ferry::Result<void> find_backing(ferry_kvm_slot &slot);
+	ferry::Result<void> take_slots(Slots now);
+	ferry::Result<void> find_backing(ferry_kvm_slot &slot, Patience &patience);
 	ferry::Result<unsigned int> backing_index(file *found);
 	bool known_backing(ferry_kvm_slot &slot) const;
 	ferry::Result<void> depend(ferry_luo_file *self);
@@ -175,27 +193,7 @@ class Vm {
 	ferry::Result<void> read();
 	ferry::Result<void> read_vcpus(Sections &sections);
 	ferry::Result<void> read_slots(Sections &sections);
-
-	// The slots of a VM, and the guest_memfd behind each, if it is one.
-	struct Slots {
-		Slots() = default;
-		Slots(const Slots &) = delete;
-		Slots &operator=(const Slots &) = delete;
-		~Slots()
-		{
-			ferry_free(slot);
-			ferry_free(gmem);
-		}
-		void swap(Slots &other)
-		{
-			std::swap(slot, other.slot);
-			std::swap(gmem, other.gmem);
-			std::swap(nr, other.nr);
-		}
-		ferry_kvm_slot *slot = nullptr;
-		file **gmem = nullptr;
-		unsigned int nr = 0;
-	};
+	ferry::Result<void> check_dirty_logs() const;
 
 	// As many as luo takes for one file.
 	static constexpr unsigned int max_backings = 1024;
@@ -208,6 +206,7 @@ class Vm {
 	// Files behind slots, in the order in which luo was told; with references.
 	file **backing_ = nullptr;
 	unsigned int nr_backings_ = 0;
+	unsigned int last_backing_ = 0;
 	PreservedBlob state_;
 	bool frozen_ = false;
 };

@@ -14,6 +14,7 @@ using ferry::Errno;
 using ferry::fail;
 using ferry::Guard;
 using ferry::Owned;
+using ferry::Ref;
 using ferry::Result;
 
 namespace virt {
@@ -23,22 +24,38 @@ namespace {
 // 64 TiB of memory, in pages: more than a guest can address on any host.
 constexpr unsigned long long max_pages = 1ull << 34;
 
-// Of a blob: a VM with 32,764 slots and the dirty log of a TiB fits.
-constexpr std::size_t max_blob = std::size_t{64} << 20;
+// Entries of one SET_MEMORY: two for each slot that KVM can have, in both address
+// spaces.
+constexpr unsigned int max_entries = 4 * 32768;
 
 class Incoming {
     public:
-	ferry::Mutex<"kvm.incoming"> mutex;
-	ferry::List<IncomingVm> vms;
-
-	IncomingVm *find(struct kvm *kvm)
+	void add(IncomingVm &vm)
 	{
-		for (IncomingVm &vm : vms) {
-			if (linux_kvm_of(vm.vm()) == kvm)
-				return &vm;
-		}
-		return nullptr;
+		Guard guard{mutex_};
+		vms_.push_back(vm);
 	}
+	void remove(IncomingVm &vm)
+	{
+		Guard guard{mutex_};
+		if (vm.linked())
+			ferry::List<IncomingVm>::remove(vm);
+	}
+	// The VM of a file; Errno::NoEnt.
+	Result<Ref<IncomingVm>> find(file *of)
+	{
+		struct kvm *kvm = linux_kvm_of(of);
+		Guard guard{mutex_};
+		for (IncomingVm &vm : vms_) {
+			if (linux_kvm_of(vm.vm()) == kvm)
+				return Ref{vm};
+		}
+		return fail(Errno::NoEnt);
+	}
+
+    private:
+	ferry::Mutex<"kvm.incoming"> mutex_;
+	ferry::List<IncomingVm> vms_;
 };
 
 // Made by the module's init: a mutex has no constant initialiser.
@@ -83,7 +100,7 @@ Result<Blob> load_blob(ferry_node state, const char *child, const char *what)
 	ferry_bulk ref;
 	TRY(check_status(ferry_get(node, &ferry_bulk_record, &ref)));
 	void *data;
-	TRY(check_status(ferry_blob_load(&ref, what, max_blob, &data)));
+	TRY(check_status(ferry_blob_load(&ref, what, FERRY_KVM_BLOB_MAX, &data)));
 	return Blob{data, static_cast<std::size_t>(ref.bytes)};
 }
 
@@ -121,11 +138,6 @@ IncomingVcpu::~IncomingVcpu()
 		linux_kvm_fput(vcpu);
 }
 
-IncomingSlot::~IncomingSlot()
-{
-	linux_kvm_fput(backing);
-}
-
 EarlyVcpu::~EarlyVcpu()
 {
 	if (vcpu)
@@ -134,14 +146,28 @@ EarlyVcpu::~EarlyVcpu()
 
 IncomingVm::~IncomingVm()
 {
-	// In a session that is damaged a VM may be finished before its vCPUs.
-	while (IncomingVcpu *vcpu = vcpus_.front())
-		remove(*vcpu);
-	while (IncomingSlot *slot = slots_.front()) {
-		ferry::List<IncomingSlot>::remove(*slot);
-		ferry::destroy(slot);
+	while (IncomingVcpu *vcpu = vcpus_.front()) {
+		ferry::List<IncomingVcpu>::remove(*vcpu);
+		ferry::destroy(vcpu);
 	}
 	drop();
+}
+
+// In the worker, where they were made.
+Result<void> IncomingVm::take_own_slots()
+{
+	struct kvm *kvm = linux_kvm_of(vm_);
+	linux_kvm_own_slot own[LINUX_KVM_OWN_SLOTS];
+	const unsigned int nr = linux_kvm_own_slots(kvm, own);
+	if (!nr)
+		return {};
+	return in_worker([&](unsigned long) -> Result<void> {
+		for (unsigned int i = 0; i < nr; ++i) {
+			TRY(check_status(linux_kvm_drop_own_slot(kvm, &own[i])));
+			own_[nr_own_++] = own[i];
+		}
+		return {};
+	});
 }
 
 // Of what was made of it.
@@ -151,25 +177,43 @@ void IncomingVm::drop()
 		ferry::List<EarlyVcpu>::remove(*vcpu);
 		ferry::destroy(vcpu);
 	}
-	if (vm_)
-		linux_kvm_fput(std::exchange(vm_, nullptr));
+	if (!vm_)
+		return;
+	// The worker lives longer than a VM; so would its memory.
+	if (!loading_)
+		(void)take_own_slots();
+	nr_own_ = 0;
+	linux_kvm_fput(std::exchange(vm_, nullptr));
 }
 
 // ---- making a VM ----
 
 namespace {
 
-// Of the fields of a record that describe what the VM is, the name of one that
-// differs; null if none does.
+// Is a field about what a VM is? The others are about its state.
+bool describes_vm(const ferry_field &field)
+{
+	for (auto offset : {offsetof(ferry_kvm_vm, vcpus), offsetof(ferry_kvm_vm, slots),
+			    offsetof(ferry_kvm_vm, clock), offsetof(ferry_kvm_vm, tsc),
+			    offsetof(ferry_kvm_vm, tsc_khz)}) {
+		if (field.offset == offset)
+			return false;
+	}
+	return true;
+}
+
+bool differs(const ferry_kvm_vm &want, const ferry_kvm_vm &have, const ferry_field &field)
+{
+	return memcmp(reinterpret_cast<const char *>(&want) + field.offset,
+		      reinterpret_cast<const char *>(&have) + field.offset, field.room) != 0;
+}
+
+// Of the fields that describe what the VM is, the name of one that differs; null
+// if none does.
 const char *difference(const ferry_kvm_vm &want, const ferry_kvm_vm &have)
 {
-	for (unsigned int i = 0; i < ferry_kvm_vm_record.nr_fields; ++i) {
-		const ferry_field &field = ferry_kvm_vm_record.fields[i];
-		// From here on they are about its state.
-		if (field.offset == offsetof(ferry_kvm_vm, vcpus))
-			return nullptr;
-		if (memcmp(reinterpret_cast<const char *>(&want) + field.offset,
-			   reinterpret_cast<const char *>(&have) + field.offset, field.room) != 0)
+	for (const ferry_field &field : ferry_kvm_vm_fields) {
+		if (describes_vm(field) && differs(want, have, field))
 			return field.name;
 	}
 	return nullptr;
@@ -177,24 +221,30 @@ const char *difference(const ferry_kvm_vm &want, const ferry_kvm_vm &have)
 
 } // namespace
 
-Result<Owned<IncomingVm>> IncomingVm::read(ferry_node state, bool &taken)
+Result<Ref<IncomingVm>> IncomingVm::read(ferry_node state, bool &taken)
 {
 	ferry_kvm_vm record;
 	TRY(check_status(ferry_get(state, &ferry_kvm_vm_record, &record)));
 	// First, so that without memory nothing was taken yet.
-	auto vm = TRY(ferry::make<IncomingVm>(record));
+	auto vm = TRY(ferry::make_ref<IncomingVm>(record));
 	vm->state_ = TRY(load_blob(state, "state", "a VM"));
 	taken = true;
 	TRY(check_vm(vm->state_.bytes()));
 	return vm;
 }
 
-Result<void> IncomingVm::create(unsigned long scratch)
+Result<void> IncomingVm::make(unsigned long scratch)
 {
 	TRY(check_status(linux_kvm_create_vm(&vm_)));
-	auto made = configure(scratch);
-	if (made.has_value())
-		made = load_vm_early(scratch, vm_, state_.bytes());
+	TRY(configure(scratch));
+	return load_vm_early(scratch, vm_, state_.bytes());
+}
+
+Result<void> IncomingVm::create()
+{
+	if (vm_)
+		return {};
+	auto made = in_worker([this](unsigned long scratch) { return make(scratch); });
 	if (!made.has_value())
 		drop();
 	return made;
@@ -203,7 +253,7 @@ Result<void> IncomingVm::create(unsigned long scratch)
 void IncomingVm::work_ahead()
 {
 	auto made = in_worker([this](unsigned long scratch) -> Result<void> {
-		TRY(create(scratch));
+		TRY(make(scratch));
 		return create_vcpus();
 	});
 	// Whoever retrieves it tries again, and learns why it does not go.
@@ -238,15 +288,22 @@ Result<file *> IncomingVm::create_vcpu(unsigned int number)
 		return vcpu;
 	}
 	file *vcpu;
-	TRY(check_status(linux_kvm_create_vcpu(vm_, number, &vcpu)));
+	TRY(in_worker([&](unsigned long) {
+		return check_status(linux_kvm_create_vcpu(vm_, number, &vcpu));
+	}));
 	return vcpu;
 }
 
+// The order of the fields is one in which they can be set: irqchips come first.
 Result<void> IncomingVm::configure(unsigned long scratch)
 {
 	ferry_kvm_vm have{};
 	(void)linux_kvm_vm_look(linux_kvm_of(vm_), &have);
-	const int err = linux_kvm_configure_vm(scratch, vm_, &record_, &have);
+	int err = 0;
+	for (const ferry_field &field : ferry_kvm_vm_fields) {
+		if (!err && describes_vm(field) && differs(record_, have, field))
+			err = linux_kvm_set_field(scratch, vm_, &record_, field.offset);
+	}
 	(void)linux_kvm_vm_look(linux_kvm_of(vm_), &have);
 	if (const char *field = difference(record_, have)) {
 		log_err("this kernel cannot make a VM that has the same '%s' (%d)", field, err);
@@ -289,47 +346,12 @@ Result<IncomingSlot *> IncomingVm::add_slot(Bytes data, file *backing, unsigned 
 		return fail(Errno::BadMsg);
 	memcpy(&slot.slot, data.data(), sizeof(slot.slot));
 	if (!slot.slot.pages || slot.slot.pages > max_pages || slot.slot.gfn > max_pages ||
-	    slot.slot.first > max_pages || find_slot(slot.slot.slot)) {
+	    slot.slot.first > max_pages || slots_.find(slot.slot.slot)) {
 		log_err("memory slot %#x makes no sense", slot.slot.slot);
 		return fail(Errno::BadMsg);
 	}
-	insert(*made->release());
+	TRY(slots_.add(std::move(*made)));
 	return &slot;
-}
-
-// Those with a greater number go behind it, in their order.
-void IncomingVm::insert(IncomingSlot &slot)
-{
-	slots_.push_back(slot);
-	for (auto at = slots_.begin(); &*at != &slot;) {
-		IncomingSlot &other = *at;
-		++at;
-		if (other.slot.slot > slot.slot.slot) {
-			ferry::List<IncomingSlot>::remove(other);
-			slots_.push_back(other);
-		}
-	}
-}
-
-void IncomingVm::remove_slots(file *gmem)
-{
-	for (auto at = slots_.begin(); at != slots_.end();) {
-		IncomingSlot &slot = *at;
-		++at;
-		if (slot.backing == gmem) {
-			ferry::List<IncomingSlot>::remove(slot);
-			ferry::destroy(&slot);
-		}
-	}
-}
-
-IncomingSlot *IncomingVm::find_slot(unsigned int number)
-{
-	for (IncomingSlot &slot : slots_) {
-		if (slot.slot.slot == number)
-			return &slot;
-	}
-	return nullptr;
 }
 
 // ---- its memory ----
@@ -348,9 +370,10 @@ Result<void> IncomingVm::create_slot(unsigned long scratch, IncomingSlot &slot)
 	return set;
 }
 
-Result<void> IncomingVm::check_mapping(const IncomingSlot &slot, unsigned long long hva)
+Result<void> IncomingVm::check_mapping(const IncomingSlot &slot, unsigned long long hva,
+				       Patience &patience)
 {
-	auto found = find_backing(nullptr, hva, slot.slot.pages);
+	auto found = find_backing(nullptr, hva, slot.slot.pages, patience);
 	if (found.has_value()) {
 		const bool same = linux_kvm_same_contents(found->of, slot.backing) &&
 				  found->first == slot.slot.first;
@@ -364,52 +387,39 @@ Result<void> IncomingVm::check_mapping(const IncomingSlot &slot, unsigned long l
 	return fail(Errno::Inval);
 }
 
-Result<void> IncomingVm::set_slot(unsigned long scratch, unsigned int number,
-				  unsigned long long hva)
+Result<void> IncomingVm::set_slot(unsigned long scratch, const liveupdate_kvm_slot &want,
+				  Patience &patience)
 {
-	IncomingSlot *slot = find_slot(number);
+	IncomingSlot *slot = slots_.find(want.slot);
 	if (!slot) {
-		log_err("memory slot %#x: the VM had no such slot", number);
+		log_err("memory slot %#x: the VM had no such slot", want.slot);
 		return fail(Errno::Inval);
 	}
-	TRY(check_mapping(*slot, hva));
-	slot->slot.hva = hva;
+	TRY(check_mapping(*slot, want.userspace_addr, patience));
+	slot->slot.hva = want.userspace_addr;
 	auto created = create_slot(scratch, *slot);
 	if (!created.has_value())
-		log_err("memory slot %#x cannot be created (%d)", number, ferry::to_errno(created));
+		log_err("memory slot %#x cannot be created (%d)", want.slot,
+			ferry::to_errno(created));
 	return created;
 }
 
-unsigned int IncomingVm::nr_slots()
-{
-	unsigned int nr = 0;
-	for (const IncomingSlot &slot : slots_) {
-		(void)slot;
-		++nr;
-	}
-	return nr;
-}
-
-Result<void> IncomingVm::describe(unsigned long long to)
+void IncomingVm::describe(liveupdate_kvm_slot *to) const
 {
 	constexpr unsigned int page_shift = 12;
-	for (const IncomingSlot &slot : slots_) {
-		const liveupdate_kvm_slot out{
-			.slot = slot.slot.slot,
-			.flags = slot.slot.flags,
-			.guest_phys_addr = slot.slot.gfn << page_shift,
-			.memory_size = slot.slot.pages << page_shift,
-			.userspace_addr = slot.slot.hva,
-			.offset = slot.slot.first << page_shift,
-			.token = slot.token,
-			.backing = slot.gmem ? 1u * LIVEUPDATE_KVM_GUEST_MEMFD
-					     : 1u * LIVEUPDATE_KVM_MEMFD,
-			.present = slot.present,
+	for (const IncomingSlot *slot : slots_)
+		*to++ = {
+			.slot = slot->slot.slot,
+			.flags = slot->slot.flags,
+			.guest_phys_addr = slot->slot.gfn << page_shift,
+			.memory_size = slot->slot.pages << page_shift,
+			.userspace_addr = slot->slot.hva,
+			.offset = slot->slot.first << page_shift,
+			.token = slot->token,
+			.backing = slot->gmem ? 1u * LIVEUPDATE_KVM_GUEST_MEMFD
+					      : 1u * LIVEUPDATE_KVM_MEMFD,
+			.present = slot->present,
 		};
-		TRY(check_status(linux_kvm_copy_out(to, &out, sizeof(out))));
-		to += sizeof(out);
-	}
-	return {};
 }
 
 // ---- completing it ----
@@ -421,32 +431,59 @@ Result<void> IncomingVm::check_complete()
 			 record_.vcpus);
 		return fail(Errno::Again);
 	}
-	const unsigned int nr = nr_slots();
-	if (nr != record_.slots) {
+	if (nr_slots() != record_.slots) {
 		log_info("a VM is not complete: %u of its %u memory slots are known; the others "
 			 "come with guest_memfds",
-			 nr, record_.slots);
+			 nr_slots(), record_.slots);
 		return fail(Errno::Again);
 	}
-	for (const IncomingSlot &slot : slots_) {
-		if (!slot.present) {
+	for (const IncomingSlot *slot : slots_) {
+		if (!slot->present) {
 			log_info("a VM is not complete: memory slot %#x is not there",
-				 slot.slot.slot);
+				 slot->slot.slot);
 			return fail(Errno::Again);
 		}
 	}
 	return {};
 }
 
-Result<void> IncomingVm::complete(unsigned long scratch)
+Result<void> IncomingVm::adopt()
+{
+	struct kvm *kvm = linux_kvm_of(vm_);
+	if (!loading_)
+		return check_status(linux_kvm_adopt(kvm));
+	if (linux_kvm_is_here(kvm))
+		return {};
+	log_err("a VM has to stay with the process that began to load its state");
+	return fail(Errno::Busy);
+}
+
+Result<void> IncomingVm::set_memory(unsigned long scratch,
+				    std::span<const liveupdate_kvm_slot> slots)
+{
+	if (complete_)
+		return fail(Errno::Already);
+	TRY(adopt());
+	Patience patience;
+	for (const liveupdate_kvm_slot &slot : slots)
+		TRY(set_slot(scratch, slot, patience));
+	return complete(scratch, patience);
+}
+
+Result<void> IncomingVm::complete(unsigned long scratch, Patience &patience)
 {
 	TRY(check_complete());
 	// Registers are about to be written that KVM follows into this memory.
-	for (const IncomingSlot &slot : slots_)
-		TRY(check_mapping(slot, slot.slot.hva));
+	for (const IncomingSlot *slot : slots_)
+		TRY(check_mapping(*slot, slot->slot.hva, patience));
+	if (!loading_)
+		TRY(take_own_slots());
+	loading_ = true;
+	for (; nr_own_; --nr_own_)
+		TRY(check_status(linux_kvm_make_own_slot(linux_kvm_of(vm_), &own_[nr_own_ - 1])));
 	TRY(load(scratch));
-	linux_kvm_unpark(linux_kvm_of(vm_));
 	complete_ = true;
+	linux_kvm_unpark(linux_kvm_of(vm_));
 	return {};
 }
 
@@ -506,10 +543,8 @@ Result<IncomingVm *> taken_vm(ferry_luo_args *args)
 Result<IncomingVm *> make_vm(ferry_luo_args *args)
 {
 	IncomingVm *vm = TRY(taken_vm(args));
-	if (!vm->vm()) {
-		Scratch scratch = TRY(Scratch::map());
-		TRY(vm->create(scratch.at()));
-	}
+	Guard guard{vm->mutex};
+	TRY(vm->create());
 	TRY(vm->load_slots(args->self));
 	return vm;
 }
@@ -519,8 +554,10 @@ Result<IncomingVm *> make_vm(ferry_luo_args *args)
 void prepare_vm(ferry_luo_args *args)
 {
 	auto vm = taken_vm(args);
-	if (vm.has_value())
-		(*vm)->work_ahead();
+	if (!vm.has_value())
+		return;
+	Guard guard{(*vm)->mutex};
+	(*vm)->work_ahead();
 }
 
 int retrieve_vm(ferry_luo_args *args)
@@ -530,8 +567,7 @@ int retrieve_vm(ferry_luo_args *args)
 		return ferry::to_errno(made);
 	IncomingVm *vm = *made;
 	args->file = linux_kvm_share(vm->vm());
-	Guard guard{incoming->mutex};
-	incoming->vms.push_back(*vm);
+	incoming->add(*vm);
 	return 0;
 }
 
@@ -541,13 +577,12 @@ void finish_vm(ferry_luo_args *args)
 		return drop_blob(args->state, "state", "a VM");
 	if (args->priv == &state_taken)
 		return;
-	auto *vm = static_cast<IncomingVm *>(args->priv);
+	auto vm = Ref<IncomingVm>::adopt(static_cast<IncomingVm *>(args->priv));
 	if (args->status == FERRY_RETRIEVED && !vm->is_complete())
 		log_warn("a VM is finished before it was complete, and cannot run");
-	Guard guard{incoming->mutex};
-	if (vm->linked())
-		ferry::List<IncomingVm>::remove(*vm);
-	ferry::destroy(vm);
+	// What came of its vCPUs and guest_memfds goes with it, or with the last call
+	// that is under way.
+	incoming->remove(*vm);
 }
 
 // ---- a vCPU ----
@@ -555,7 +590,7 @@ void finish_vm(ferry_luo_args *args)
 namespace {
 
 // The VM that a file of it needs, as its first dependency.
-Result<IncomingVm *> vm_of(ferry_luo_args *args)
+Result<Ref<IncomingVm>> vm_of(ferry_luo_args *args)
 {
 	file *vm;
 	TRY(check_status(ferry_luo_dependency(args->self, 0, &vm)));
@@ -563,52 +598,38 @@ Result<IncomingVm *> vm_of(ferry_luo_args *args)
 	ferry::Undo put{[vm] { linux_kvm_fput(vm); }};
 	if (!linux_kvm_is_vm(vm))
 		return fail(Errno::BadMsg);
-	IncomingVm *found = incoming->find(linux_kvm_of(vm));
-	if (!found)
-		return fail(Errno::BadMsg);
-	return found;
+	auto found = incoming->find(vm);
+	return found.has_value() ? std::move(found) : fail(Errno::BadMsg);
 }
 
-Result<Owned<IncomingVcpu>> make_vcpu(ferry_luo_args *args)
+Result<file *> make_vcpu(ferry_luo_args *args)
 {
-	IncomingVm *vm = TRY(vm_of(args));
+	auto vm = TRY(vm_of(args));
+	Guard guard{vm->mutex};
 	auto vcpu = TRY(ferry::make<IncomingVcpu>());
 	TRY(check_status(ferry_get(args->state, &ferry_kvm_vcpu_record, &vcpu->record)));
 	vcpu->state = TRY(load_blob(args->state, "state", "a vCPU"));
 	args->priv = &state_taken;
 	TRY(check_vcpu(vcpu->state.bytes()));
-	vcpu->vcpu = TRY(vm->create_vcpu(vcpu->record.id));
-	vm->add(*vcpu);
-	return vcpu;
+	file *its_file = vcpu->vcpu = TRY(vm->create_vcpu(vcpu->record.id));
+	vm->add(std::move(vcpu));
+	return linux_kvm_share(its_file);
 }
 
 } // namespace
 
 int retrieve_vcpu(ferry_luo_args *args)
 {
-	Guard guard{incoming->mutex};
 	auto made = make_vcpu(args);
-	if (!made.has_value())
-		return ferry::to_errno(made);
-	IncomingVcpu *vcpu = made->release();
-	args->priv = vcpu;
-	args->file = linux_kvm_share(vcpu->vcpu);
-	return 0;
+	if (made.has_value())
+		args->file = *made;
+	return ferry::to_errno(made);
 }
 
 void finish_vcpu(ferry_luo_args *args)
 {
-	if (args->status != FERRY_RETRIEVED) {
-		if (!args->priv)
-			drop_blob(args->state, "state", "a vCPU");
-		return;
-	}
-	auto *vcpu = static_cast<IncomingVcpu *>(args->priv);
-	Guard guard{incoming->mutex};
-	// Its VM is finished after it.
-	if (IncomingVm *vm = incoming->find(linux_kvm_of(vcpu->vcpu)))
-		vm->remove(*vcpu);
-	ferry::destroy(vcpu);
+	if (args->status != FERRY_RETRIEVED && !args->priv)
+		drop_blob(args->state, "state", "a vCPU");
 }
 
 // ---- a guest_memfd ----
@@ -667,7 +688,8 @@ Result<void> bind(IncomingVm &vm, file *gmem, unsigned long long token, unsigned
 
 Result<file *> make_gmem(ferry_luo_args *args)
 {
-	IncomingVm *vm = TRY(vm_of(args));
+	auto vm = TRY(vm_of(args));
+	Guard guard{vm->mutex};
 	// The pages first: whatever fails later, closing them frees them.
 	ferry_runs_in *pages = TRY(open_pages(args->state));
 	args->priv = &pages_taken;
@@ -695,7 +717,6 @@ Result<file *> make_gmem(ferry_luo_args *args)
 
 int retrieve_gmem(ferry_luo_args *args)
 {
-	Guard guard{incoming->mutex};
 	auto made = make_gmem(args);
 	if (made.has_value())
 		args->file = *made;
@@ -704,14 +725,7 @@ int retrieve_gmem(ferry_luo_args *args)
 
 void finish_gmem(ferry_luo_args *args)
 {
-	if (args->status == FERRY_RETRIEVED) {
-		Guard guard{incoming->mutex};
-		// Its VM is finished after it.
-		if (IncomingVm *vm = incoming->find(linux_kvm_of(args->file)))
-			vm->remove_slots(args->file);
-		return;
-	}
-	if (args->priv == &state_taken)
+	if (args->status == FERRY_RETRIEVED || args->priv == &state_taken)
 		return;
 	if (!args->priv) {
 		auto pages = open_pages(args->state);
@@ -728,64 +742,102 @@ void finish_gmem(ferry_luo_args *args)
 
 namespace {
 
-// The argument of a call, and the VM that it is about. With the mutex held.
+// The argument of a call, and the VM that it is about.
 struct Call {
 	liveupdate_kvm_memory arg{};
-	file *vm = nullptr; // with a reference
-	IncomingVm *of = nullptr;
-
-	Call() = default;
-	Call(const Call &) = delete;
-	Call &operator=(const Call &) = delete;
-	~Call()
-	{
-		if (vm)
-			linux_kvm_fput(vm);
-	}
+	Ref<IncomingVm> vm;
 
 	Result<void> begin(unsigned long from)
 	{
 		TRY(check_status(linux_kvm_copy_in(&arg, from, sizeof(arg))));
 		if (arg.size != sizeof(arg) || arg.reserved)
 			return fail(Errno::Inval);
-		vm = linux_kvm_fget(arg.vm);
-		if (!vm || !linux_kvm_is_vm(vm))
+		file *of = linux_kvm_fget(arg.vm);
+		if (!of)
 			return fail(Errno::BadF);
-		of = incoming->find(linux_kvm_of(vm));
-		return of ? Result<void>{} : fail(Errno::NoEnt);
+		ferry::Undo put{[of] { linux_kvm_fput(of); }};
+		if (!linux_kvm_is_vm(of))
+			return fail(Errno::BadF);
+		vm = TRY(incoming->find(of));
+		return {};
 	}
 };
+
+// The entries of a call. Memory of user space is read and written with no lock
+// held: that may take as long as somebody likes.
+class Entries {
+    public:
+	Entries() = default;
+	Entries(const Entries &) = delete;
+	Entries &operator=(const Entries &) = delete;
+	~Entries()
+	{
+		ferry_free(entry_);
+	}
+	Result<void> allocate(unsigned int nr)
+	{
+		entry_ = static_cast<liveupdate_kvm_slot *>(
+			ferry_alloc((std::size_t{nr} + 1) * sizeof(*entry_)));
+		if (!entry_)
+			return fail(Errno::NoMem);
+		nr_ = nr;
+		return {};
+	}
+	// Where there are none, the address says nothing.
+	Result<void> copy_in(unsigned long long from)
+	{
+		return check_status(nr_ ? linux_kvm_copy_in(entry_, from, all().size_bytes()) : 0);
+	}
+	Result<void> copy_out(unsigned long long to) const
+	{
+		return check_status(nr_ ? linux_kvm_copy_out(to, entry_, all().size_bytes()) : 0);
+	}
+	std::span<liveupdate_kvm_slot> all() const
+	{
+		return {entry_, nr_};
+	}
+
+    private:
+	liveupdate_kvm_slot *entry_ = nullptr;
+	unsigned int nr_ = 0;
+};
+
+Result<void> list_slots(IncomingVm &vm, Entries &entries)
+{
+	Guard guard{vm.mutex};
+	TRY(entries.allocate(vm.nr_slots()));
+	vm.describe(entries.all().data());
+	return {};
+}
 
 } // namespace
 
 Result<void> get_memory(unsigned long at)
 {
-	Guard guard{incoming->mutex};
 	Call call;
 	TRY(call.begin(at));
+	Entries entries;
+	TRY(list_slots(*call.vm, entries));
 	const unsigned int room = call.arg.nr_slots;
-	call.arg.nr_slots = call.of->nr_slots();
+	call.arg.nr_slots = static_cast<unsigned int>(entries.all().size());
 	TRY(check_status(linux_kvm_copy_out(at, &call.arg, sizeof(call.arg))));
 	if (room < call.arg.nr_slots)
 		return fail(Errno::NoSpc);
-	return call.of->describe(call.arg.slots);
+	return entries.copy_out(call.arg.slots);
 }
 
 Result<void> set_memory(unsigned long at)
 {
-	Guard guard{incoming->mutex};
 	Call call;
 	TRY(call.begin(at));
-	if (call.of->is_complete())
-		return fail(Errno::Already);
+	if (call.arg.nr_slots > max_entries)
+		return fail(Errno::TooBig);
+	Entries entries;
+	TRY(entries.allocate(call.arg.nr_slots));
+	TRY(entries.copy_in(call.arg.slots));
 	Scratch scratch = TRY(Scratch::map());
-	unsigned long long from = call.arg.slots;
-	for (unsigned int i = 0; i < call.arg.nr_slots; ++i, from += sizeof(liveupdate_kvm_slot)) {
-		liveupdate_kvm_slot slot;
-		TRY(check_status(linux_kvm_copy_in(&slot, from, sizeof(slot))));
-		TRY(call.of->set_slot(scratch.at(), slot.slot, slot.userspace_addr));
-	}
-	return call.of->complete(scratch.at());
+	Guard guard{call.vm->mutex};
+	return call.vm->set_memory(scratch.at(), entries.all());
 }
 
 } // namespace virt

@@ -3,13 +3,19 @@
 #pragma once
 
 #include <ferry/list.hh>
+#include <ferry/lock.hh>
 #include <ferry/luo.h>
 #include <ferry/own.hh>
 #include <ferry/result.hh>
 
+#include <atomic>
+#include <span>
+
 #include <uapi/linux/liveupdate_kvm.h>
 
+#include "kvm/backing.hh"
 #include "kvm/linux.h"
+#include "kvm/slots.hh"
 #include "kvm/state.hh"
 
 namespace virt {
@@ -18,30 +24,28 @@ namespace virt {
  * A VM, its vCPUs and its guest_memfds are made anew as they are retrieved, and
  * get their state only when all of them are there, with the memory mapped by the
  * process that will run them: registers point into memory, and irqchips to
- * vCPUs. Until then the VM is parked.
+ * vCPUs. Until then the VM is parked: its files are there, and nobody but this
+ * module can do anything with them. It belongs to the worker, and to the process
+ * of a SET_MEMORY that could not complete it, until another one's; but from when
+ * states are loaded, to the one that did.
  *
  * Locks, outermost first:
  *
  *	the mutex of the session	luo's; not held by the device's calls
- *	kvm.incoming			everything in this file
+ *	kvm.vm				of each VM: all of it. Held while memory of its
+ *					process is touched, which may take for ever
+ *	kvm.incoming			the list of VMs
  *	KVM's own, the mmap lock	in linux.c
+ *
+ * A VM is kept by the file that it came with, until that is finished, and by each
+ * call that is under way.
  */
 
-// What one file of a VM leaves behind it; priv of the file.
 struct IncomingVcpu : ferry::Linked<IncomingVcpu> {
 	ferry_kvm_vcpu record{};
 	Blob state;
 	file *vcpu = nullptr; // with a reference
 	~IncomingVcpu();
-};
-
-struct IncomingSlot : ferry::Linked<IncomingSlot> {
-	ferry_kvm_slot slot{};
-	unsigned long long token = 0;
-	file *backing = nullptr; // with a reference
-	bool gmem = false;
-	bool present = false;
-	~IncomingSlot();
 };
 
 // A vCPU that was made before anybody asked for it.
@@ -51,8 +55,10 @@ struct EarlyVcpu : ferry::Linked<EarlyVcpu> {
 	~EarlyVcpu();
 };
 
-class IncomingVm : public ferry::Linked<IncomingVm> {
+class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<IncomingVm> {
     public:
+	ferry::Mutex<"kvm.vm"> mutex;
+
 	explicit IncomingVm(const ferry_kvm_vm &record) : record_{record}
 	{
 	}
@@ -60,12 +66,12 @@ class IncomingVm : public ferry::Linked<IncomingVm> {
 
 	// The VM of a record and its blob, checked. `taken`: the blob is no longer
 	// the last kernel's.
-	static ferry::Result<ferry::Owned<IncomingVm>> read(ferry_node state, bool &taken);
+	static ferry::Result<ferry::Ref<IncomingVm>> read(ferry_node state, bool &taken);
 
-	// In a kernel thread: makes the VM and its vCPUs, if that goes well.
+	// Makes the VM and its vCPUs, if that goes well.
 	void work_ahead();
-	// Makes the VM.
-	ferry::Result<void> create(unsigned long scratch);
+	// Makes the VM, if it is not there.
+	ferry::Result<void> create();
 	// Its slots refer to what the file needs.
 	ferry::Result<void> load_slots(ferry_luo_file *self);
 	// A vCPU, made ahead or now; with a reference.
@@ -75,48 +81,55 @@ class IncomingVm : public ferry::Linked<IncomingVm> {
 	{
 		return vm_;
 	}
-	void add(IncomingVcpu &vcpu)
+	void add(ferry::Owned<IncomingVcpu> vcpu)
 	{
-		vcpus_.push_back(vcpu);
+		vcpus_.push_back(*vcpu.release());
 		++nr_vcpus_;
-	}
-	void remove(IncomingVcpu &vcpu)
-	{
-		ferry::List<IncomingVcpu>::remove(vcpu);
-		--nr_vcpus_;
 	}
 	// A slot of the record; Errno::BadMsg where it makes no sense. Owns it, and
 	// the reference to the file behind it, also after an error.
 	ferry::Result<IncomingSlot *> add_slot(Bytes data, file *backing, unsigned long long token,
 					       bool gmem);
-	// The slots of a guest_memfd that is finished.
-	void remove_slots(file *gmem);
-
-	// Creates a slot, or moves it.
-	ferry::Result<void> set_slot(unsigned long scratch, unsigned int number,
-				     unsigned long long hva);
+	// The slots of a guest_memfd that nothing came of.
+	void remove_slots(file *gmem)
+	{
+		slots_.remove_all_on(gmem);
+	}
 	ferry::Result<void> create_slot(unsigned long scratch, IncomingSlot &slot);
-	// Errno::Again: something is missing still.
-	ferry::Result<void> complete(unsigned long scratch);
+
+	// Lets it belong to the current process. Errno::Busy: it has to stay with
+	// another one.
+	ferry::Result<void> adopt();
+	// Creates slots, or moves them, and completes the VM. Errno::Again: something
+	// is missing still.
+	ferry::Result<void> set_memory(unsigned long scratch,
+				       std::span<const liveupdate_kvm_slot> slots);
 	bool is_complete() const
 	{
 		return complete_;
 	}
 
-	unsigned int nr_slots();
-	// Fills in nr_slots() of them, in the order of their numbers.
-	ferry::Result<void> describe(unsigned long long to);
+	unsigned int nr_slots() const
+	{
+		return slots_.size();
+	}
+	// All of them, in the order of their numbers.
+	void describe(liveupdate_kvm_slot *to) const;
 
     private:
+	ferry::Result<void> make(unsigned long scratch);
 	ferry::Result<void> configure(unsigned long scratch);
 	ferry::Result<void> create_vcpus();
 	void drop();
-	ferry::Result<void> check_mapping(const IncomingSlot &slot, unsigned long long hva);
+	ferry::Result<void> set_slot(unsigned long scratch, const liveupdate_kvm_slot &want,
+				     Patience &patience);
+	ferry::Result<void> check_mapping(const IncomingSlot &slot, unsigned long long hva,
+					  Patience &patience);
 	ferry::Result<void> check_complete();
+	ferry::Result<void> complete(unsigned long scratch, Patience &patience);
+	ferry::Result<void> take_own_slots();
 	ferry::Result<void> load(unsigned long scratch);
 	ferry::Result<void> load_dirty();
-	void insert(IncomingSlot &slot);
-	IncomingSlot *find_slot(unsigned int number);
 
 	ferry_kvm_vm record_;
 	Blob state_;
@@ -124,8 +137,12 @@ class IncomingVm : public ferry::Linked<IncomingVm> {
 	ferry::List<EarlyVcpu> early_;
 	ferry::List<IncomingVcpu> vcpus_;
 	unsigned int nr_vcpus_ = 0;
-	ferry::List<IncomingSlot> slots_; // by number
-	bool complete_ = false;
+	IncomingSlots slots_;
+	// KVM's own, which were taken from the worker and are not here yet.
+	linux_kvm_own_slot own_[LINUX_KVM_OWN_SLOTS]{};
+	unsigned int nr_own_ = 0;
+	bool loading_ = false;
+	std::atomic<bool> complete_ = false;
 };
 
 ferry::Result<void> incoming_create();

@@ -13,6 +13,7 @@
 #include <linux/kvm_host.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/srcu.h>
 #include <linux/uaccess.h>
 
 #include <uapi/linux/liveupdate_kvm.h>
@@ -21,6 +22,9 @@
 static_assert(PAGE_SHIFT == 12);
 static_assert(sizeof(struct liveupdate_kvm_slot) == 56);
 static_assert(sizeof(struct liveupdate_kvm_memory) == 24);
+
+/* Of arch/x86/kvm/x86.h, which modules of other trees cannot include. */
+void __user *__x86_set_memory_region(struct kvm *kvm, int id, gpa_t gpa, u32 size);
 
 /* ---- any file ---- */
 
@@ -126,23 +130,28 @@ int linux_kvm_freeze(struct kvm *kvm)
 	for (i = 0; i < 5; i++) {
 		if (down_write_trylock(&kvm->liveupdate_rwsem)) {
 			up_write(&kvm->liveupdate_rwsem);
+			/* Whoever brings an interrupt has seen the bit, or is through. */
+			synchronize_srcu_expedited(&kvm->irq_srcu);
 			return 0;
 		}
 		fsleep(200);
 	}
-	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	linux_kvm_thaw(kvm);
 	return -EAGAIN;
 }
 
 void linux_kvm_thaw(struct kvm *kvm)
 {
 	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
+	/* Before it looks for those who wait. */
+	smp_mb__after_atomic();
+	kvm_irqfd_resume(kvm);
 }
 
 void linux_kvm_resume(struct kvm *kvm)
 {
-	clear_bit(KVM_LIVEUPDATE_FROZEN, &kvm->liveupdate);
 	clear_bit(KVM_LIVEUPDATE_STOP, &kvm->liveupdate);
+	linux_kvm_thaw(kvm);
 }
 
 void linux_kvm_sleep(unsigned int milliseconds)
@@ -188,7 +197,7 @@ int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long 
 {
 	struct kvm_create_guest_memfd create = { .size = bytes, .flags = flags };
 	int err = file_of_fd(linux_ioctl_with(scratch, vm, KVM_CREATE_GUEST_MEMFD, &create,
-				       sizeof(create), 0), gmem);
+					      sizeof(create), 0), gmem);
 
 	if (err)
 		return err;
@@ -199,8 +208,52 @@ int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long 
 	return 0;
 }
 
+int linux_kvm_adopt(struct kvm *kvm)
+{
+	return kvm_liveupdate_move(kvm);
+}
+
+bool linux_kvm_is_here(struct kvm *kvm)
+{
+	return kvm->mm == current->mm;
+}
+
+unsigned int linux_kvm_own_slots(struct kvm *kvm, struct linux_kvm_own_slot *own)
+{
+	struct kvm_memory_slot *slot;
+	unsigned int nr = 0, id;
+
+	static_assert(KVM_MEM_SLOTS_NUM - KVM_USER_MEM_SLOTS <= LINUX_KVM_OWN_SLOTS);
+	guard(mutex)(&kvm->slots_lock);
+	for (id = KVM_USER_MEM_SLOTS; id < KVM_MEM_SLOTS_NUM; id++) {
+		slot = id_to_memslot(kvm_memslots(kvm), id);
+		if (slot && slot->npages)
+			own[nr++] = (struct linux_kvm_own_slot) {
+				.number = id,
+				.bytes = slot->npages << PAGE_SHIFT,
+				.gpa = slot->base_gfn << PAGE_SHIFT,
+			};
+	}
+	return nr;
+}
+
+int linux_kvm_drop_own_slot(struct kvm *kvm, const struct linux_kvm_own_slot *own)
+{
+	guard(mutex)(&kvm->slots_lock);
+	return PTR_ERR_OR_ZERO((void __force *)__x86_set_memory_region(kvm, own->number, 0, 0));
+}
+
+int linux_kvm_make_own_slot(struct kvm *kvm, const struct linux_kvm_own_slot *own)
+{
+	guard(mutex)(&kvm->slots_lock);
+	return PTR_ERR_OR_ZERO((void __force *)__x86_set_memory_region(kvm, own->number, own->gpa,
+								       own->bytes));
+}
+
 void linux_kvm_unpark(struct kvm *kvm)
 {
+	/* Whoever does not find the bit finds all that was done before. */
+	smp_mb__before_atomic();
 	clear_bit(KVM_LIVEUPDATE_PARKED, &kvm->liveupdate);
 }
 

@@ -79,6 +79,9 @@ enum linux_kvm_vcpus (linux_kvm_settled)(struct kvm *kvm, unsigned int *vcpu);
 /**
  * linux_kvm_freeze - let ioctls of the VM, its vCPUs and devices fail with EBUSY
  *
+ * Interrupts that come by an irqfd or from the PIT wait from now on: nothing
+ * changes the irqchips any more.
+ *
  * Return: 0, or -EAGAIN: some ioctl of the VM is under way, and nothing is
  * frozen. One of a vCPU may be as well, until linux_kvm_settled().
  */
@@ -95,9 +98,11 @@ void (linux_kvm_sleep)(unsigned int milliseconds);
 
 /*
  * Memory of user space that the ioctls below take their arguments from: that of
- * a worker, or that of the current process.
+ * a worker, or that of the current process. Most states fit into a part of it; a
+ * table of routes may be larger (KVM_MAX_IRQ_ROUTES).
  */
-#define LINUX_KVM_SCRATCH_BYTES	0x10000
+#define LINUX_KVM_SCRATCH_BYTES	0x40000
+#define LINUX_KVM_STATE_BYTES	0x10000
 
 /**
  * linux_kvm_in_worker - call in a kernel thread with an address space of its own
@@ -117,16 +122,17 @@ void (linux_kvm_scratch_unmap)(unsigned long scratch);
 /**
  * linux_kvm_get - read one kind of state
  * @file: a vCPU, or a VM, as the kind wants
- * @kind: enum ferry_kvm_kind, but for MSRS, SLOT and DIRTY
+ * @kind: enum ferry_kvm_kind, but for MSRS, SLOT, DIRTY and VCPUS
  * @data: in the format of the section
- * @room: of @data, in bytes; LINUX_KVM_SCRATCH_BYTES is always enough
+ * @room: of @data, in bytes; LINUX_KVM_STATE_BYTES is enough for all but ROUTING,
+ *        LINUX_KVM_SCRATCH_BYTES for that
  *
  * Return: bytes, or 0: it has no such state; what KVM says.
  */
 int (linux_kvm_get)(unsigned long scratch, struct file *file, unsigned int kind, void *data,
 		    ferry_size room);
 
-/* Writes one kind of state, in the process that the VM belongs to. */
+/* Writes one kind of state of a VM that is parked, in the process it belongs to. */
 int (linux_kvm_set)(unsigned long scratch, struct file *file, unsigned int kind,
 		    const void *data, ferry_size bytes);
 
@@ -138,7 +144,8 @@ int (linux_kvm_set)(unsigned long scratch, struct file *file, unsigned int kind,
  */
 int (linux_kvm_msr_list)(unsigned long scratch, unsigned int *index, unsigned int room);
 
-#define LINUX_KVM_MSRS_AT_ONCE	1024
+/* KVM takes less than MAX_IO_MSRS, 256. */
+#define LINUX_KVM_MSRS_AT_ONCE	255
 
 /*
  * KVM_GET_MSRS and KVM_SET_MSRS, with LINUX_KVM_MSRS_AT_ONCE at the most.
@@ -160,15 +167,22 @@ int (linux_kvm_set_clock)(unsigned long scratch, struct file *vm, unsigned long 
 /* ---- memory slots ---- */
 
 /**
- * linux_kvm_slots - list the memory slots of a VM
- * @slot: by number, ascending; @slot.need is zero
- * @gmem: the guest_memfd behind each, or NULL; without a reference, so it is good
+ * struct linux_kvm_slot - a memory slot of a VM
+ * @is:   what it is; @is.need is zero
+ * @gmem: the guest_memfd behind it, or NULL; without a reference, so it is good
  *        for nothing but to be compared
- * @room: length of both
+ */
+struct linux_kvm_slot {
+	struct ferry_kvm_slot is;
+	struct file *gmem;
+};
+
+/**
+ * linux_kvm_slots - list the memory slots of a VM, in no order
+ * @room: length of @slot
  * Return: how many there are, also beyond @room.
  */
-int (linux_kvm_slots)(struct kvm *kvm, struct ferry_kvm_slot *slot, struct file **gmem,
-		      unsigned int room);
+int (linux_kvm_slots)(struct kvm *kvm, struct linux_kvm_slot *slot, unsigned int room);
 
 /**
  * linux_kvm_backing - find the file that is mapped at an address
@@ -204,27 +218,58 @@ int (linux_kvm_dirty_add)(struct kvm *kvm, unsigned int slot, const void *bitmap
 /**
  * linux_kvm_create_vm - make a VM
  *
- * It is parked (KVM_RUN fails with EBUSY), and goes to whoever uses it. Until
- * then it belongs to the current process, or worker.
+ * It is parked: whatever is done with its files fails with EBUSY, but for what is
+ * done with the functions here. It belongs to the current worker.
  *
  * Return: 0 and @vm, with a reference.
  */
 int (linux_kvm_create_vm)(struct file **vm);
+/* In a worker. */
 int (linux_kvm_create_vcpu)(struct file *vm, unsigned int id, struct file **vcpu);
+/* Charged, as far as it has no pages yet, to the caller. */
 int (linux_kvm_create_gmem)(unsigned long scratch, struct file *vm, unsigned long long bytes,
 			    unsigned long long flags, struct file **gmem);
 
 /**
- * linux_kvm_configure_vm - make a new VM what a record says, but for its states
- * @have: linux_kvm_vm_look() of it
+ * linux_kvm_set_field - give a new VM what one field of a record says
+ * @want:   the record
+ * @offset: of the field
  *
- * Calls what differs from @have. Source: KVM_ENABLE_CAP, KVM_CREATE_IRQCHIP,
- * KVM_CREATE_PIT2, KVM_SET_BOOT_CPU_ID.
+ * Source: KVM_ENABLE_CAP, KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2,
+ * KVM_SET_BOOT_CPU_ID, KVM_REINJECT_CONTROL.
  *
- * Return: 0, or the first error; linux_kvm_vm_look() tells what was done.
+ * Return: 0, also where nothing can be done: linux_kvm_vm_look() tells what was;
+ * what KVM says.
  */
-int (linux_kvm_configure_vm)(unsigned long scratch, struct file *vm,
-			     const struct ferry_kvm_vm *want, const struct ferry_kvm_vm *have);
+int (linux_kvm_set_field)(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want,
+			  unsigned int offset);
+
+/**
+ * linux_kvm_adopt - let a VM that is parked belong to the current process
+ *
+ * Not after a state was loaded: then it has to stay where that was done.
+ *
+ * Return: 0; after -ENOMEM or -EINTR it can be tried again, by whoever.
+ */
+int (linux_kvm_adopt)(struct kvm *kvm);
+/* Is that the current process? */
+bool (linux_kvm_is_here)(struct kvm *kvm);
+
+/*
+ * Memory slots that KVM itself makes for a VM and its vCPUs (the APIC's page),
+ * with memory that it maps into the process that makes them.
+ */
+#define LINUX_KVM_OWN_SLOTS	8
+struct linux_kvm_own_slot {
+	unsigned int number;
+	unsigned int bytes;
+	unsigned long long gpa;
+};
+/* Return: how many; @slot has room for all. */
+unsigned int (linux_kvm_own_slots)(struct kvm *kvm, struct linux_kvm_own_slot *slot);
+/* In the process, or worker, that made it. */
+int (linux_kvm_drop_own_slot)(struct kvm *kvm, const struct linux_kvm_own_slot *slot);
+int (linux_kvm_make_own_slot)(struct kvm *kvm, const struct linux_kvm_own_slot *slot);
 
 /* Features and MCE banks of a vCPU, before its states. */
 int (linux_kvm_configure_vcpu)(unsigned long scratch, struct file *vcpu,
@@ -243,7 +288,7 @@ int (linux_kvm_set_slot)(unsigned long scratch, struct file *vm,
 			 const struct ferry_kvm_slot *slot, unsigned long long hva,
 			 struct file *gmem);
 
-/* Lets KVM_RUN work; from now on the VM stays with the current process. */
+/* From now on the VM is one like any other, of the process that it belongs to. */
 void (linux_kvm_unpark)(struct kvm *kvm);
 
 /* ---- guest_memfd ---- */

@@ -116,6 +116,7 @@ const char *linux_kvm_vm_look(struct kvm *kvm, struct ferry_kvm_vm *record)
 	record->emulation_failure_exit = arch->exit_on_emulation_error;
 	record->pmu = arch->enable_pmu;
 	record->nx_huge_pages_off = arch->disable_nx_huge_pages;
+	record->pit_no_reinject = has_pit(kvm) && !kvm_pit_reinjects(kvm);
 	record->vcpus = atomic_read(&kvm->online_vcpus);
 	record->slots = slots_of(kvm);
 	return refusal_of(kvm);
@@ -208,51 +209,67 @@ static const struct {
 #undef CAP
 };
 
-static u64 field(const struct ferry_kvm_vm *record, unsigned int i)
+static u64 value_of(const struct ferry_kvm_vm *record, u16 offset, u16 bytes)
 {
-	const void *at = (const char *)record + caps[i].offset;
+	const void *at = (const char *)record + offset;
 
-	return caps[i].bytes == sizeof(u64) ? *(const u64 *)at : *(const u32 *)at;
+	return bytes == sizeof(u64) ? *(const u64 *)at : *(const u32 *)at;
 }
 
 static int create_irqchip(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want)
 {
+	if (want->irqchip == 1)
+		return linux_ioctl(vm, KVM_CREATE_IRQCHIP, 0);
+	return enable_cap(scratch, vm, KVM_CAP_SPLIT_IRQCHIP, want->split_pins);
+}
+
+static int create_pit(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want)
+{
 	struct kvm_pit_config pit = {
 		.flags = want->pit == 2 ? KVM_PIT_SPEAKER_DUMMY : 0,
 	};
-	long err = 0;
 
-	if (want->irqchip == 1)
-		err = linux_ioctl(vm, KVM_CREATE_IRQCHIP, 0);
-	else if (want->irqchip == 2)
-		err = enable_cap(scratch, vm, KVM_CAP_SPLIT_IRQCHIP, want->split_pins);
-	if (!err && want->pit)
-		err = linux_ioctl_with(scratch, vm, KVM_CREATE_PIT2, &pit, sizeof(pit), 0);
-	return err;
+	return linux_ioctl_with(scratch, vm, KVM_CREATE_PIT2, &pit, sizeof(pit), 0);
 }
 
-int linux_kvm_configure_vm(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want,
-			   const struct ferry_kvm_vm *have)
+static int set_reinject(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want)
 {
-	int err = create_irqchip(scratch, vm, want);
+	struct kvm_reinject_control control = { .pit_reinject = !want->pit_no_reinject };
+
+	return linux_ioctl_with(scratch, vm, KVM_REINJECT_CONTROL, &control, sizeof(control), 0);
+}
+
+int linux_kvm_set_field(unsigned long scratch, struct file *vm, const struct ferry_kvm_vm *want,
+			unsigned int offset)
+{
 	unsigned int i;
 
-	if (!err && want->boot_cpu != have->boot_cpu)
-		err = linux_ioctl(vm, KVM_SET_BOOT_CPU_ID, want->boot_cpu);
-	for (i = 0; i < ARRAY_SIZE(caps) && !err; i++) {
-		if (field(want, i) != field(have, i))
-			err = enable_cap(scratch, vm, caps[i].cap, field(want, i));
+	for (i = 0; i < ARRAY_SIZE(caps); i++) {
+		if (caps[i].offset == offset)
+			return enable_cap(scratch, vm, caps[i].cap,
+					  value_of(want, offset, caps[i].bytes));
 	}
-	/* Those whose argument is not what they set. */
-	if (!err && want->bus_lock_exit)
-		err = enable_cap(scratch, vm, KVM_CAP_X86_BUS_LOCK_EXIT,
-				 KVM_BUS_LOCK_DETECTION_EXIT);
-	if (!err && want->pmu != have->pmu)
-		err = enable_cap(scratch, vm, KVM_CAP_PMU_CAPABILITY,
-				 want->pmu ? 0 : KVM_PMU_CAP_DISABLE);
-	if (!err && want->nx_huge_pages_off)
-		err = enable_cap(scratch, vm, KVM_CAP_VM_DISABLE_NX_HUGE_PAGES, 0);
-	return err;
+	/* Those whose argument is not what they set, and other calls. */
+	switch (offset) {
+	case offsetof(struct ferry_kvm_vm, irqchip):
+		return create_irqchip(scratch, vm, want);
+	case offsetof(struct ferry_kvm_vm, pit):
+		return create_pit(scratch, vm, want);
+	case offsetof(struct ferry_kvm_vm, pit_no_reinject):
+		return set_reinject(scratch, vm, want);
+	case offsetof(struct ferry_kvm_vm, boot_cpu):
+		return linux_ioctl(vm, KVM_SET_BOOT_CPU_ID, want->boot_cpu);
+	case offsetof(struct ferry_kvm_vm, bus_lock_exit):
+		return enable_cap(scratch, vm, KVM_CAP_X86_BUS_LOCK_EXIT,
+				  KVM_BUS_LOCK_DETECTION_EXIT);
+	case offsetof(struct ferry_kvm_vm, pmu):
+		return enable_cap(scratch, vm, KVM_CAP_PMU_CAPABILITY,
+				  want->pmu ? 0 : KVM_PMU_CAP_DISABLE);
+	case offsetof(struct ferry_kvm_vm, nx_huge_pages_off):
+		return enable_cap(scratch, vm, KVM_CAP_VM_DISABLE_NX_HUGE_PAGES, 0);
+	default:
+		return 0;
+	}
 }
 
 static int set_features(unsigned long scratch, struct file *vcpu, u32 features)

@@ -37,12 +37,7 @@ static inline bool has_pit(struct kvm *kvm)
 int linux_ioctl_init(void);
 void linux_ioctl_exit(void);
 
-/*
- * Calls an ioctl with an argument as it is.
- *
- * For a VM of another process a worker goes to the arch's handlers, behind the
- * checks of owner and freeze; what it needs of them are those that read.
- */
+/* Calls an ioctl of a VM that is frozen or parked, with an argument as it is. */
 long linux_ioctl(struct file *file, unsigned int request, unsigned long arg);
 
 /* ... with an argument in scratch memory, of which @in bytes are read, and @out written. */

@@ -86,23 +86,7 @@ int linux_scratch_take(void *data, unsigned long scratch, size_t bytes)
 
 long linux_ioctl(struct file *file, unsigned int request, unsigned long arg)
 {
-	struct kvm_vcpu *vcpu;
-	long ret;
-
-	if (linux_kvm_of(file)->mm == current->mm || !(current->flags & PF_KTHREAD))
-		return file->f_op->unlocked_ioctl(file, request, arg);
-	if (file_is_kvm(file))
-		return kvm_arch_vm_ioctl(file, request, arg);
-
-	/*
-	 * The VM is frozen. An ioctl that came before the freeze to the lock, and
-	 * after linux_kvm_settled() gets it, only looks at the freeze and leaves.
-	 */
-	vcpu = vcpu_of(file);
-	mutex_lock(&vcpu->mutex);
-	ret = kvm_arch_vcpu_ioctl(file, request, arg);
-	mutex_unlock(&vcpu->mutex);
-	return ret;
+	return kvm_liveupdate_ioctl(file, request, arg);
 }
 
 long linux_ioctl_with(unsigned long scratch, struct file *file, unsigned int request, void *data,

@@ -28,29 +28,28 @@ static struct kvm_memory_slot *find_slot(struct kvm *kvm, u32 number)
 	return id_to_memslot(__kvm_memslots(kvm, as), number & 0xffff);
 }
 
-static void describe_slot(const struct kvm_memory_slot *from, struct ferry_kvm_slot *slot,
-			  struct file **gmem)
+static void describe_slot(const struct kvm_memory_slot *from, struct linux_kvm_slot *slot)
 {
-	*slot = (struct ferry_kvm_slot) {
-		.slot = number_of(from),
-		.flags = from->flags & (KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY |
-					KVM_MEM_GUEST_MEMFD),
-		.gfn = from->base_gfn,
-		.pages = from->npages,
-		.hva = from->userspace_addr,
+	*slot = (struct linux_kvm_slot) {
+		.is = {
+			.slot = number_of(from),
+			.flags = from->flags & (KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY |
+						KVM_MEM_GUEST_MEMFD),
+			.gfn = from->base_gfn,
+			.pages = from->npages,
+			.hva = from->userspace_addr,
+		},
 	};
-	*gmem = NULL;
 	if (from->flags & KVM_MEM_GUEST_MEMFD) {
-		slot->first = from->gmem.pgoff;
-		*gmem = READ_ONCE(from->gmem.file);
+		slot->is.first = from->gmem.pgoff;
+		slot->gmem = READ_ONCE(from->gmem.file);
 	}
 }
 
-int linux_kvm_slots(struct kvm *kvm, struct ferry_kvm_slot *slot, struct file **gmem,
-		    unsigned int room)
+int linux_kvm_slots(struct kvm *kvm, struct linux_kvm_slot *slot, unsigned int room)
 {
 	struct kvm_memory_slot *at;
-	unsigned int nr = 0, i;
+	unsigned int nr = 0;
 	int as, bkt, idx;
 
 	/* Not slots_lock: who holds it may be waiting for a frozen memfd. */
@@ -59,14 +58,9 @@ int linux_kvm_slots(struct kvm *kvm, struct ferry_kvm_slot *slot, struct file **
 		kvm_for_each_memslot(at, bkt, __kvm_memslots(kvm, as)) {
 			if (at->id >= KVM_USER_MEM_SLOTS)
 				continue;
-			if (nr++ >= room)
-				continue;
-			/* They come in the order of a hash table. */
-			for (i = nr - 1; i && slot[i - 1].slot > number_of(at); i--) {
-				slot[i] = slot[i - 1];
-				gmem[i] = gmem[i - 1];
-			}
-			describe_slot(at, &slot[i], &gmem[i]);
+			if (nr < room)
+				describe_slot(at, &slot[nr]);
+			nr++;
 		}
 	}
 	srcu_read_unlock(&kvm->srcu, idx);

@@ -26,8 +26,9 @@ static const struct plain plain_states[] = {
 			       sizeof(struct kvm_vcpu_events) },
 	[FERRY_KVM_DEBUGREGS] = { KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS,
 				  sizeof(struct kvm_debugregs) },
-	[FERRY_KVM_REGS] = { 0, KVM_SET_REGS, sizeof(struct kvm_regs) },
-	[FERRY_KVM_MP_STATE] = { 0, KVM_SET_MP_STATE, sizeof(struct kvm_mp_state) },
+	[FERRY_KVM_REGS] = { KVM_GET_REGS, KVM_SET_REGS, sizeof(struct kvm_regs) },
+	[FERRY_KVM_MP_STATE] = { KVM_GET_MP_STATE, KVM_SET_MP_STATE,
+				 sizeof(struct kvm_mp_state) },
 	[FERRY_KVM_PIT] = { KVM_GET_PIT2, KVM_SET_PIT2, sizeof(struct kvm_pit_state2) },
 };
 
@@ -38,26 +39,10 @@ static const struct plain *plain_state(unsigned int kind)
 	return NULL;
 }
 
-/* These two of generic code, which has no function of the arch's around them. */
-static int get_by_pointer(struct file *file, unsigned int kind, void *data)
+static int get_plain(unsigned long scratch, struct file *file, const struct plain *state,
+		     void *data)
 {
-	struct kvm_vcpu *vcpu = vcpu_of(file);
-	int err;
-
-	mutex_lock(&vcpu->mutex);
-	if (kind == FERRY_KVM_REGS)
-		err = kvm_arch_vcpu_ioctl_get_regs(vcpu, data);
-	else
-		err = kvm_arch_vcpu_ioctl_get_mpstate(vcpu, data);
-	mutex_unlock(&vcpu->mutex);
-	return err;
-}
-
-static int get_plain(unsigned long scratch, struct file *file, unsigned int kind,
-		     const struct plain *state, void *data)
-{
-	long err = state->get ? linux_ioctl_with(scratch, file, state->get, data, 0, state->bytes) :
-				get_by_pointer(file, kind, data);
+	long err = linux_ioctl_with(scratch, file, state->get, data, 0, state->bytes);
 
 	return err < 0 ? err : state->bytes;
 }
@@ -65,9 +50,10 @@ static int get_plain(unsigned long scratch, struct file *file, unsigned int kind
 /*
  * Without KVM_CAP_EXCEPTION_PAYLOAD a pending exception is told as one that was
  * injected already, and without the other a triple fault is not told at all: so
- * switch both on for the call, both ways. The VM is frozen, or parked.
+ * both are on for the call, both ways. The VM is frozen, or parked.
  */
-static long with_all_events(struct file *file, long (*work)(void *ctx), void *ctx)
+static long call_events(unsigned long scratch, struct file *file, unsigned int request,
+			struct kvm_vcpu_events *events, size_t in, size_t out)
 {
 	struct kvm_arch *arch = &vcpu_of(file)->kvm->arch;
 	bool payload = arch->exception_payload_enabled;
@@ -76,27 +62,10 @@ static long with_all_events(struct file *file, long (*work)(void *ctx), void *ct
 
 	arch->exception_payload_enabled = true;
 	arch->triple_fault_event = true;
-	ret = work(ctx);
+	ret = linux_ioctl_with(scratch, file, request, events, in, out);
 	arch->exception_payload_enabled = payload;
 	arch->triple_fault_event = triple_fault;
 	return ret;
-}
-
-struct events_call {
-	unsigned long scratch;
-	struct file *file;
-	void *data;
-	bool set;
-};
-
-static long call_events(void *ctx)
-{
-	struct events_call *c = ctx;
-	size_t bytes = sizeof(struct kvm_vcpu_events);
-
-	if (c->set)
-		return linux_ioctl_with(c->scratch, c->file, KVM_SET_VCPU_EVENTS, c->data, bytes, 0);
-	return linux_ioctl_with(c->scratch, c->file, KVM_GET_VCPU_EVENTS, c->data, 0, bytes);
 }
 
 /* ---- states with a length of their own ---- */
@@ -146,6 +115,62 @@ static int get_xsave(unsigned long scratch, struct file *file, void *data, size_
 		return -E2BIG;
 	err = linux_ioctl_with(scratch, file, KVM_GET_XSAVE2, data, 0, bytes);
 	return err < 0 ? err : (int)bytes;
+}
+
+/* Where the value of a register is in scratch memory, behind the call's argument. */
+#define ONE_REG_VALUE	64
+
+static int call_one_reg(unsigned long scratch, struct file *file, unsigned int request,
+			 const struct ferry_kvm_one_reg *reg)
+{
+	struct kvm_one_reg arg = { .id = reg->id, .addr = scratch + ONE_REG_VALUE };
+
+	return linux_ioctl_with(scratch, file, request, &arg, sizeof(arg), 0);
+}
+
+/* Registers without an MSR; a vCPU without any has no list, either. */
+static int get_one_regs(unsigned long scratch, struct file *file, struct ferry_kvm_one_reg *reg,
+			size_t room)
+{
+	struct kvm_reg_list list = { .n = room / sizeof(*reg) };
+	long err = linux_ioctl_with(scratch, file, KVM_GET_REG_LIST, &list, sizeof(list),
+				    sizeof(list));
+	u64 i;
+
+	if (err < 0)
+		return err == -EINVAL ? 0 : err;
+	for (i = 0; i < list.n; i++) {
+		err = linux_scratch_take(&reg[i].id, scratch + sizeof(list) + i * sizeof(u64),
+					 sizeof(u64));
+		if (err)
+			return err;
+	}
+	for (i = 0; i < list.n; i++) {
+		err = call_one_reg(scratch, file, KVM_GET_ONE_REG, &reg[i]);
+		if (!err)
+			err = linux_scratch_take(&reg[i].value, scratch + ONE_REG_VALUE,
+						 sizeof(u64));
+		if (err)
+			return err;
+	}
+	return list.n * sizeof(*reg);
+}
+
+static int set_one_regs(unsigned long scratch, struct file *file,
+			const struct ferry_kvm_one_reg *reg, size_t bytes)
+{
+	size_t i;
+
+	if (bytes % sizeof(*reg))
+		return -EBADMSG;
+	for (i = 0; i < bytes / sizeof(*reg); i++) {
+		int err = linux_scratch_put(scratch + ONE_REG_VALUE, &reg[i].value, sizeof(u64));
+
+		err = err ?: call_one_reg(scratch, file, KVM_SET_ONE_REG, &reg[i]);
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
 static int get_irqchip(unsigned long scratch, struct file *file, u32 chip, struct kvm_irqchip *data)
@@ -318,16 +343,15 @@ int linux_kvm_get(unsigned long scratch, struct file *file, unsigned int kind, v
 {
 	const struct plain *state = plain_state(kind);
 	struct kvm *kvm = linux_kvm_of(file);
+	long err;
 
 	if (room < (state ? state->bytes : sizeof(struct kvm_irqchip)))
 		return -E2BIG;
 	switch (kind) {
-	case FERRY_KVM_EVENTS: {
-		struct events_call c = { scratch, file, data, false };
-		long err = with_all_events(file, call_events, &c);
-
+	case FERRY_KVM_EVENTS:
+		err = call_events(scratch, file, KVM_GET_VCPU_EVENTS, data, 0,
+				  sizeof(struct kvm_vcpu_events));
 		return err < 0 ? err : (int)sizeof(struct kvm_vcpu_events);
-	}
 	case FERRY_KVM_XCRS:
 		if (!boot_cpu_has(X86_FEATURE_XSAVE))
 			return 0;
@@ -346,6 +370,8 @@ int linux_kvm_get(unsigned long scratch, struct file *file, unsigned int kind, v
 		return get_nested(scratch, file, data, room);
 	case FERRY_KVM_XSAVE:
 		return get_xsave(scratch, file, data, room);
+	case FERRY_KVM_ONE_REGS:
+		return get_one_regs(scratch, file, data, room);
 	case FERRY_KVM_PIC_MASTER:
 	case FERRY_KVM_PIC_SLAVE:
 	case FERRY_KVM_IOAPIC:
@@ -361,7 +387,7 @@ int linux_kvm_get(unsigned long scratch, struct file *file, unsigned int kind, v
 	default:
 		break;
 	}
-	return state ? get_plain(scratch, file, kind, state, data) : -EINVAL;
+	return state ? get_plain(scratch, file, state, data) : -EINVAL;
 }
 
 static unsigned int request_of(unsigned int kind)
@@ -427,18 +453,17 @@ int linux_kvm_set(unsigned long scratch, struct file *file, unsigned int kind, c
 
 	if (kind == FERRY_KVM_MSR_FILTER)
 		return set_msr_filter(scratch, file, data, bytes);
+	if (kind == FERRY_KVM_ONE_REGS)
+		return set_one_regs(scratch, file, data, bytes);
 	if (!request)
 		return -EINVAL;
 	/* A shorter one would be read on into what was there before. */
 	if (bytes < least_of(kind, file, data, bytes))
 		return -EBADMSG;
-	if (kind == FERRY_KVM_EVENTS) {
-		struct events_call c = { scratch, file, arg, true };
-
-		err = with_all_events(file, call_events, &c);
-	} else {
+	if (kind == FERRY_KVM_EVENTS)
+		err = call_events(scratch, file, request, arg, bytes, 0);
+	else
 		err = linux_ioctl_with(scratch, file, request, arg, bytes, 0);
-	}
 	return err < 0 ? err : 0;
 }
 

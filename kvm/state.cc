@@ -59,6 +59,16 @@ Result<void> Sections::add(unsigned int kind, const void *data, std::size_t byte
 	return {};
 }
 
+Result<void> Sections::append(const Sections &other)
+{
+	if (!other.size_)
+		return {};
+	TRY(reserve(other.size_));
+	memcpy(data_ + size_, other.data_, other.size_);
+	size_ += other.size_;
+	return {};
+}
+
 Result<Section> next_section(Bytes &blob)
 {
 	ferry_kvm_section head;
@@ -105,12 +115,14 @@ template <unsigned int first, unsigned int nr> class Index {
 	std::array<Bytes, nr> at_{};
 };
 
-using VcpuIndex = Index<FERRY_KVM_REGS, FERRY_KVM_MSRS - FERRY_KVM_REGS + 1>;
+using VcpuIndex = Index<FERRY_KVM_REGS, FERRY_KVM_ONE_REGS - FERRY_KVM_REGS + 1>;
 
 Result<void> read(unsigned long scratch, file *of, unsigned int kind, Sections &sections)
 {
-	void *to = TRY(sections.reserve(LINUX_KVM_SCRATCH_BYTES));
-	auto bytes = check(linux_kvm_get(scratch, of, kind, to, LINUX_KVM_SCRATCH_BYTES));
+	const std::size_t room = kind == FERRY_KVM_ROUTING ? LINUX_KVM_SCRATCH_BYTES
+							   : LINUX_KVM_STATE_BYTES;
+	void *to = TRY(sections.reserve(room));
+	auto bytes = check(linux_kvm_get(scratch, of, kind, to, room));
 	if (!bytes.has_value()) {
 		log_err("state of the kind %u cannot be read (%d)", kind, ferry::to_errno(bytes));
 		return fail(bytes.error());
@@ -134,12 +146,17 @@ Result<void> load(unsigned long scratch, file *to, unsigned int kind, Bytes data
 
 using Msrs = std::span<ferry_kvm_msr>;
 
+// Of one vCPU: what KVM lists, and up to 32 banks of machine checks.
+constexpr std::size_t max_msrs = 1024;
+
 constexpr unsigned int msr_tsc = 0x10;
 constexpr unsigned int msr_tsc_deadline = 0x6e0;
 
 // The list of KVM_GET_MSR_INDEX_LIST leaves out what each VMM is expected to know:
-// memory types and machine checks. (Intel SDM vol. 4, table 2-2; AMD APM vol. 2,
-// appendix A.)
+// memory types and machine checks (Intel SDM vol. 4, table 2-2; AMD APM vol. 2,
+// appendix A); and of Hyper-V's synthetic interrupts and timers the most (Hyper-V
+// TLFS, "Virtual Interrupt Controller", "Timers"). A timer's count is a point of
+// the guest's time, or a period, which begins anew.
 constexpr struct {
 	unsigned int first, nr;
 } more_msrs[] = {
@@ -148,6 +165,9 @@ constexpr struct {
 	{0x258, 2}, // IA32_MTRR_FIX16K_80000, _A0000
 	{0x268, 8}, // IA32_MTRR_FIX4K_C0000 to _F8000
 	{0x2ff, 1}, // IA32_MTRR_DEF_TYPE
+	{0x40000082, 2}, // HV_X64_MSR_SIEFP, HV_X64_MSR_SIMP
+	{0x40000090, 16}, // HV_X64_MSR_SINT0 to SINT15
+	{0x400000b1, 7}, // HV_X64_MSR_STIMER0_COUNT to STIMER3_COUNT, with their configurations
 };
 constexpr unsigned int msr_mc0_ctl = 0x400; // four of each bank
 constexpr unsigned int msr_mc0_ctl2 = 0x280;
@@ -210,9 +230,11 @@ Result<Msrs> read_msrs(unsigned long scratch, file *vcpu, Msrs list)
 	std::size_t done = 0;
 	std::size_t nr = list.size();
 	while (done < nr) {
-		done += static_cast<std::size_t>(TRY(check(linux_kvm_get_msrs(
-			scratch, vcpu, list.data() + done, static_cast<unsigned int>(nr - done)))));
-		if (done < nr) {
+		const std::size_t most = std::min<std::size_t>(nr - done, LINUX_KVM_MSRS_AT_ONCE);
+		const auto read = static_cast<std::size_t>(TRY(check(linux_kvm_get_msrs(
+			scratch, vcpu, list.data() + done, static_cast<unsigned int>(most)))));
+		done += read;
+		if (read < most) {
 			std::copy(list.begin() + done + 1, list.begin() + nr, list.begin() + done);
 			--nr;
 		}
@@ -223,10 +245,9 @@ Result<Msrs> read_msrs(unsigned long scratch, file *vcpu, Msrs list)
 Result<void> read_all_msrs(unsigned long scratch, file *vcpu, unsigned long long mcg_cap,
 			   Sections &sections)
 {
-	constexpr std::size_t room = LINUX_KVM_MSRS_AT_ONCE;
-	auto *at =
-		static_cast<ferry_kvm_msr *>(TRY(sections.reserve(room * sizeof(ferry_kvm_msr))));
-	MsrList list{Msrs{at, room}};
+	auto *at = static_cast<ferry_kvm_msr *>(
+		TRY(sections.reserve(max_msrs * sizeof(ferry_kvm_msr))));
+	MsrList list{Msrs{at, max_msrs}};
 	TRY(list.fill(scratch, mcg_cap));
 	const Msrs msrs = TRY(read_msrs(scratch, vcpu, list.list()));
 	sections.commit(FERRY_KVM_MSRS, msrs.size_bytes());
@@ -235,13 +256,17 @@ Result<void> read_all_msrs(unsigned long scratch, file *vcpu, unsigned long long
 
 Result<void> write_msrs(unsigned long scratch, file *vcpu, Msrs list)
 {
-	const int done = TRY(check(linux_kvm_set_msrs(scratch, vcpu, list.data(),
-						      static_cast<unsigned int>(list.size()))));
-	if (static_cast<std::size_t>(done) == list.size())
-		return {};
-	const ferry_kvm_msr &refused = list[static_cast<std::size_t>(done)];
-	log_err("MSR %#x cannot be set to %#llx", refused.index, refused.value);
-	return fail(Errno::OpNotSupp);
+	while (!list.empty()) {
+		const std::size_t most = std::min<std::size_t>(list.size(), LINUX_KVM_MSRS_AT_ONCE);
+		const auto done = static_cast<std::size_t>(TRY(check(linux_kvm_set_msrs(
+			scratch, vcpu, list.data(), static_cast<unsigned int>(most)))));
+		list = list.subspan(done);
+		if (done < most) {
+			log_err("MSR %#x cannot be set to %#llx", list[0].index, list[0].value);
+			return fail(Errno::OpNotSupp);
+		}
+	}
+	return {};
 }
 
 // MSRs on their way in, of which only those are written that differ: most do not,
@@ -256,7 +281,7 @@ class MsrLoad {
 	Result<void> prepare(Bytes section)
 	{
 		nr_ = section.size() / sizeof(ferry_kvm_msr);
-		if (section.size() % sizeof(ferry_kvm_msr) || nr_ > LINUX_KVM_MSRS_AT_ONCE)
+		if (section.size() % sizeof(ferry_kvm_msr) || nr_ > max_msrs)
 			return fail(Errno::BadMsg);
 		// A second list behind it, for what the vCPU has now.
 		wanted_ = static_cast<ferry_kvm_msr *>(
@@ -273,7 +298,7 @@ class MsrLoad {
 	{
 		Msrs chosen = choose(deadlines);
 		TRY(drop_equal(scratch, vcpu, chosen));
-		return chosen.empty() ? Result<void>{} : write_msrs(scratch, vcpu, chosen);
+		return write_msrs(scratch, vcpu, chosen);
 	}
 
     private:
@@ -331,7 +356,8 @@ Result<void> read_vcpu(unsigned long scratch, file *vcpu, Sections &sections)
 	}
 	ferry_kvm_vcpu record;
 	linux_kvm_vcpu_look(vcpu, &record);
-	return read_all_msrs(scratch, vcpu, record.mcg_cap, sections);
+	TRY(read_all_msrs(scratch, vcpu, record.mcg_cap, sections));
+	return read(scratch, vcpu, FERRY_KVM_ONE_REGS, sections);
 }
 
 Result<void> check_vcpu(Bytes blob)
@@ -364,6 +390,7 @@ Result<void> load_vcpu(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &
 	TRY(load(scratch, vcpu, FERRY_KVM_SREGS, index[FERRY_KVM_SREGS]));
 	TRY(msrs.write(scratch, vcpu, false));
 	TRY(check_status(linux_kvm_set_tsc(scratch, vcpu, &record)));
+	TRY(load(scratch, vcpu, FERRY_KVM_ONE_REGS, index[FERRY_KVM_ONE_REGS]));
 	for (unsigned int kind :
 	     {FERRY_KVM_XCRS, FERRY_KVM_XSAVE, FERRY_KVM_LAPIC, FERRY_KVM_EVENTS, FERRY_KVM_REGS,
 	      FERRY_KVM_NESTED, FERRY_KVM_EVENTS, FERRY_KVM_DEBUGREGS, FERRY_KVM_MP_STATE})
@@ -375,6 +402,8 @@ Result<void> load_vcpu(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &
 
 namespace {
 
+// Those that deliver interrupts come first: what is on its way from one of them to
+// a vCPU is then there in the one or in the other, or in both for a level.
 constexpr unsigned int vm_kinds[] = {
 	FERRY_KVM_PIC_MASTER, FERRY_KVM_PIC_SLAVE,  FERRY_KVM_IOAPIC,	  FERRY_KVM_PIT,
 	FERRY_KVM_ROUTING,    FERRY_KVM_MSR_FILTER, FERRY_KVM_PMU_FILTER,

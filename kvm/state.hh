@@ -33,6 +33,12 @@ class Sections {
 	// Makes a section of the first bytes that were written there.
 	void commit(unsigned int kind, std::size_t bytes);
 	ferry::Result<void> add(unsigned int kind, const void *data, std::size_t bytes);
+	// All those of another one.
+	ferry::Result<void> append(const Sections &other);
+	void clear()
+	{
+		size_ = 0;
+	}
 
 	Bytes bytes() const
 	{

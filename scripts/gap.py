@@ -11,7 +11,7 @@ import re
 import sys
 
 # Those of both ways; and who works in one. What is not in the second and third line is the VMM's.
-STAGES = ("pause", "save", "read", "console", "freeze", "kexec", "kernel", "init", "start", "machine", "memory",
+STAGES = ("pause", "save", "read", "console", "freeze", "kexec", "kernel", "init", "start", "memory", "machine",
           "load", "devices", "run")
 CARRY = ("freeze", "read", "machine", "memory", "load")
 KERNEL = ("kexec", "kernel", "init")

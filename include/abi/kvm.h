@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Virtual machines: a VM, its vCPUs and its guest_memfds, version 1 each.
+ * Virtual machines: a VM and its vCPUs, version 2 each, and its guest_memfds,
+ * version 1.
  *
  * What KVM itself reads and writes as structures of <linux/kvm.h> goes into a
  * blob of sections, in the layout of x86-64, which is an ABI already. The node
@@ -22,6 +23,12 @@
 #define FERRY_KVM_GMEM_COMPATIBLE	"guest-memfd-v1"
 
 /* ---- blobs of sections ---- */
+
+/*
+ * Of one blob, in bytes, on both sides: a VM with 32,764 slots and the dirty log
+ * of a TiB fits.
+ */
+#define FERRY_KVM_BLOB_MAX	(64ull << 20)
 
 /* A section: this header, and @bytes of data, filled up with zeros to 8. */
 struct ferry_kvm_section {
@@ -45,6 +52,7 @@ enum ferry_kvm_kind {
 	FERRY_KVM_CPUID = 9,		/* struct kvm_cpuid2 */
 	FERRY_KVM_NESTED = 10,		/* struct kvm_nested_state */
 	FERRY_KVM_MSRS = 11,		/* struct ferry_kvm_msr[] */
+	FERRY_KVM_ONE_REGS = 12,	/* struct ferry_kvm_one_reg[]; since version 2 */
 
 	FERRY_KVM_PIC_MASTER = 64,	/* struct kvm_irqchip */
 	FERRY_KVM_PIC_SLAVE = 65,	/* struct kvm_irqchip */
@@ -62,6 +70,12 @@ enum ferry_kvm_kind {
 struct ferry_kvm_msr {
 	unsigned int index;
 	unsigned int reserved;
+	unsigned long long value;
+};
+
+/* A register of KVM_GET_REG_LIST, which all have 8 bytes. */
+struct ferry_kvm_one_reg {
+	unsigned long long id;
 	unsigned long long value;
 };
 
@@ -120,6 +134,7 @@ struct ferry_kvm_msr_range {
  * clock:          kvmclock, in ns, when ...
  * tsc:            ... the host's time-stamp counter was this
  * tsc_khz:        of the host, as the last kernel measured it
+ * pit_no_reinject: KVM_REINJECT_CONTROL with 0
  */
 #define FERRY_KVM_VM_FIELDS(F, T)						\
 	F(T, U32, type, 1, 0, 0, 0)						\
@@ -150,8 +165,9 @@ struct ferry_kvm_msr_range {
 	F(T, U32, slots, 1, 0, 65536, 0)					\
 	F(T, U64, clock, 1, 0, ~0ull, 0)					\
 	F(T, U64, tsc, 1, 0, ~0ull, 0)						\
-	F(T, U32, tsc_khz, 1, 1, 0xffffffffull, 0)
-FERRY_RECORD(ferry_kvm_vm, "kvm-vm", 1, 1, FERRY_KVM_VM_FIELDS);
+	F(T, U32, tsc_khz, 1, 1, 0xffffffffull, 0)				\
+	F(T, U32, pit_no_reinject, 2, 0, 1, 0)
+FERRY_RECORD(ferry_kvm_vm, "kvm-vm", 2, 1, FERRY_KVM_VM_FIELDS);
 
 /* ---- a vCPU ---- */
 
@@ -184,7 +200,7 @@ FERRY_RECORD(ferry_kvm_vm, "kvm-vm", 1, 1, FERRY_KVM_VM_FIELDS);
 	F(T, U32, tsc_mult, 1, 0, 0xffffffffull, 0)				\
 	F(T, U32, tsc_shift, 1, 0, 255, 0)					\
 	F(T, U32, tsc_catchup, 1, 0, 3, 0)
-FERRY_RECORD(ferry_kvm_vcpu, "kvm-vcpu", 1, 1, FERRY_KVM_VCPU_FIELDS);
+FERRY_RECORD(ferry_kvm_vcpu, "kvm-vcpu", 2, 1, FERRY_KVM_VCPU_FIELDS);
 
 /* ---- a guest_memfd ---- */
 

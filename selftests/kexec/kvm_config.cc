@@ -14,7 +14,7 @@ std::map<std::string, std::string> record(const std::string &session)
 	auto dump = read_file("/sys/kernel/debug/ferry/out/dump");
 	std::map<std::string, std::string> fields;
 	auto at = dump.find("session_name = \"" + session + "\"");
-	at = at == dump.npos ? at : dump.find("\"ferry,kvm-vm-v1\"", at);
+	at = at == dump.npos ? at : dump.find("\"ferry,kvm-vm-v", at);
 	for (; at != dump.npos && (at = dump.find('\n', at)) != dump.npos;) {
 		auto line = dump.substr(at + 1, dump.find('\n', at + 1) - at - 1);
 		auto equals = line.find(" = ");
@@ -169,6 +169,12 @@ const Table<Config> configs(
 		 },
 		 "pit"},
 		{"PIT", [](kvm::Vm &vm) { OK(vm.set(KVM_CREATE_PIT2, kvm_pit_config{})); }, "pit"},
+		{"PIT that does not reinject its ticks",
+		 [](kvm::Vm &vm) {
+			 OK(vm.set(KVM_CREATE_PIT2, kvm_pit_config{}));
+			 OK(vm.set(KVM_REINJECT_CONTROL, kvm_reinject_control{}));
+		 },
+		 "pit_no_reinject"},
 		{"split irqchip", [](kvm::Vm &) {}, "split_pins", Options::SPLIT, check_split},
 		{"no irqchip", [](kvm::Vm &) {}, "irqchip", Options::NONE, check_none},
 		{"disabled quirks",

@@ -61,8 +61,12 @@ std::vector<std::vector<unsigned int>> orders()
 	std::vector<unsigned int> order(nr_files);
 	std::iota(order.begin(), order.end(), 0);
 	std::vector<std::vector<unsigned int>> all;
+	// A kernel that looks for leaks is slow: there each fifth one does.
+	const bool all_of_them = ::access("/sys/kernel/debug/kmemleak", F_OK) != 0;
+	unsigned int nth = 0;
 	do
-		all.push_back(order);
+		if (all_of_them || nth++ % 5 == 0)
+			all.push_back(order);
 	while (std::next_permutation(order.begin(), order.end()));
 	return all;
 }
@@ -303,7 +307,8 @@ AFTER()
 
 // ---- finish ----
 
-BEFORE("kvm/incoming/finish without retrieve frees everything")
+// A machine with so much memory that it shows when that is free again.
+void put_large(Stage &stage)
 {
 	auto vm = counted({.gmem = true});
 	Ram gmem(machine::make_gmem(vm.vm, 48 * MiB), 48 * MiB);
@@ -313,6 +318,11 @@ BEFORE("kvm/incoming/finish without retrieve frees everything")
 	OK(stage.session().preserve(gmem.fd.get(), machine::RAM + 1));
 	stage.keep(std::move(vm));
 	stage.keep(std::move(gmem));
+}
+
+BEFORE("kvm/incoming/finish without retrieve frees everything")
+{
+	put_large(stage);
 }
 
 AFTER()
@@ -330,14 +340,7 @@ AFTER()
 
 BEFORE("kvm/incoming/finish before it is complete: it cannot run, and all is freed")
 {
-	auto vm = counted({.gmem = true});
-	Ram gmem(machine::make_gmem(vm.vm, 48 * MiB), 48 * MiB);
-	std::memset(gmem.at(0), 1, 48 * MiB);
-	OK(machine::set_gmem_slot(vm.vm, 1, 64 * MiB, 48 * MiB, gmem.at(0), gmem.fd));
-	vm.preserve(stage.session());
-	OK(stage.session().preserve(gmem.fd.get(), machine::RAM + 1));
-	stage.keep(std::move(vm));
-	stage.keep(std::move(gmem));
+	put_large(stage);
 }
 
 AFTER()
@@ -470,13 +473,23 @@ void hand_over(Stage &stage, uint64_t base, bool early)
 	}
 	auto &session = stage.session();
 	auto vm = VALUE(session.retrieve(base + machine::VM)),
-	     vcpu = VALUE(session.retrieve(base + machine::VCPU)),
 	     ram = VALUE(session.retrieve(base + machine::RAM));
-	kvm_regs regs;
+	Ram mine;
 	if (!early) {
-		// It belongs to us as long as we use it.
-		SYS(::ioctl(vcpu.get(), KVM_GET_REGS, &regs));
+		// With our own memory it is ours, until somebody else gives it theirs.
+		mine = Ram(Fd(SYS(::dup(ram.get()))), machine::ram_size);
+		kvm::Vm same(Fd(SYS(::dup(vm.get()))));
+		auto slots = machine::get_memory(same);
+		REQUIRE(slots.size() == 1);
+		slots[0].userspace_addr = address(mine.at(0));
+		FAILS(machine::set_memory(same, slots), EAGAIN); // its vCPU is missing
 	}
+	auto vcpu = VALUE(session.retrieve(base + machine::VCPU));
+	// Nobody can use it before it is complete, us included.
+	kvm_regs regs;
+	kvm_clock_data clock;
+	CHECK_ERRNO(::ioctl(vcpu.get(), KVM_GET_REGS, &regs), EBUSY);
+	CHECK_ERRNO(::ioctl(vm.get(), KVM_GET_CLOCK, &clock), EBUSY);
 	send(ends[0], {vm.get(), vcpu.get(), ram.get()});
 	int status;
 	SYS(::waitpid(child, &status, 0));

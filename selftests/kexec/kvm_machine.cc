@@ -16,22 +16,19 @@ bool have(const char *module)
 	return !::access(("/sys/module/" + std::string(module)).c_str(), F_OK);
 }
 
-bool try_module(const char *name, const char *options = "")
+bool try_module(const char *name)
 {
 	auto path = "/lib/modules/" + std::string(name) + ".ko";
 	Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-	return fd && !::syscall(SYS_finit_module, fd.get(), options, 0);
+	return fd && !::syscall(SYS_finit_module, fd.get(), "", 0);
 }
 
 bool load_modules()
 {
 	if (!have("irqbypass"))
 		try_module("irqbypass");
-	// Where the kernel measures the rate of the TSC once more after KVM is loaded, and there is
-	// no TSC scaling, KVM does not know the counters of its guests. Let the first kernel's be
-	// right; in those that follow it is luo_kvm.ko that has to see to it.
 	if (!have("kvm"))
-		try_module("kvm", on_cmdline("ferry.stage=1") ? "tsc_tolerance_ppm=20000" : "");
+		try_module("kvm");
 	if (!have("kvm_amd") && !have("kvm_intel") && !try_module("kvm-amd"))
 		try_module("kvm-intel");
 	if (!::access("/dev/kvm", F_OK) && !have("luo_kvm"))
@@ -418,6 +415,12 @@ void read_msrs(Snapshot &to, const kvm::Vcpu &vcpu)
 		indices.push_back(i);
 	for (uint32_t i :
 	     {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff})
+		indices.push_back(i);
+	for (uint32_t i = 0x40000080; i < 0x40000084; i++) // SynIC
+		indices.push_back(i);
+	for (uint32_t i = 0x40000090; i < 0x400000a0; i++)
+		indices.push_back(i);
+	for (uint32_t i = 0x400000b0; i < 0x400000b8; i++)
 		indices.push_back(i);
 	const auto banks = VALUE(vcpu.msr(0x179)) & 0xff;
 	for (uint32_t i = 0; i < 4 * banks; i++)

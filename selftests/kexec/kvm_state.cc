@@ -301,6 +301,31 @@ void set_msrs(Vcpu &vcpu)
 	}
 }
 
+// Hyper-V's synthetic interrupts and timers. KVM_GET_MSR_INDEX_LIST has few of them.
+void set_synic(Vcpu &vcpu)
+{
+	if (!VALUE(machine::host().check(KVM_CAP_HYPERV_SYNIC2)))
+		return ktap::print("# this kernel has no Hyper-V emulation");
+	kvm_enable_cap enable{};
+	enable.cap = KVM_CAP_HYPERV_SYNIC2;
+	REQUIRE(OK(vcpu.set(KVM_ENABLE_CAP, enable)));
+	const Value synic[] = {
+		{0x40000080, 1}, // SCONTROL
+		{0x40000082, guest::clock_page | 1}, // SIEFP
+		{0x40000083, guest::data | 1}, // SIMP
+		{0x40000092, 0x1f2}, // SINT2
+		{0x4000009f, 0x100f3}, // SINT15: masked
+		{0x400000b1, 12345678}, // STIMER0_COUNT
+		{0x400000b6, 0x50006}, // STIMER3_CONFIG: periodic, lazy, SINT5
+		{0x400000b7, 87654321},
+	};
+	for (auto &[index, value] : synic) {
+		const uint64_t set = value;
+		OK(vcpu.set_msr(index, set));
+		CHECK_EQ(VALUE(vcpu.msr(index)), set);
+	}
+}
+
 void set_deadline(Vcpu &vcpu)
 {
 	auto lapic = VALUE(vcpu.get<kvm_lapic_state>(KVM_GET_LAPIC));
@@ -361,6 +386,7 @@ const struct {
 	{"reset hold", set_mp_state<KVM_MP_STATE_AP_RESET_HOLD>, {"mp_state"}},
 	{"cpuid", set_cpuid, {"cpuid"}},
 	{"msrs", set_msrs, {"msr c0000081", "msr 00000200", "msr 0000040d", "msr 4b564d01"}},
+	{"synic", set_synic, {}}, // it looks itself
 	{"deadline", set_deadline, {"lapic", "msr 000006e0"}},
 	{"nested", set_nested, {"nested"}},
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // A kexec that is called off: guests run on. All of it in one kernel.
 
+#include <sys/eventfd.h>
+
 #include <csetjmp>
 #include <csignal>
 
@@ -306,6 +308,27 @@ bool faults(volatile char *at)
 	return faulted;
 }
 
+// An eventfd that brings the guest an interrupt of the vector MSI.
+Fd make_irqfd(const Machine &machine)
+{
+	constexpr uint32_t gsi = 24;
+	struct {
+		uint32_t nr = 1, flags = 0;
+		kvm_irq_routing_entry entry{};
+	} routing;
+	routing.entry.gsi = gsi;
+	routing.entry.type = KVM_IRQ_ROUTING_MSI;
+	routing.entry.u.msi.address_lo = 0xfee00000;
+	routing.entry.u.msi.data = guest::vector[guest::MSI];
+	OK(machine.vm.set(KVM_SET_GSI_ROUTING, routing));
+	Fd event(SYS(::eventfd(0, EFD_CLOEXEC)));
+	kvm_irqfd irqfd{};
+	irqfd.fd = static_cast<uint32_t>(event.get());
+	irqfd.gsi = gsi;
+	OK(machine.vm.set(KVM_IRQFD, irqfd));
+	return event;
+}
+
 // One VM with an exit that nobody finishes: the kernel waits for it, and then gives up. Meanwhile
 // another one is frozen, and can be looked at.
 TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is frozen meanwhile")
@@ -313,6 +336,11 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	Running frozen{Machine({.gmem = true})};
 	frozen.vm.boot(0, guest::out());
 	frozen.start();
+	Running signaled{Machine()};
+	signaled.vm.boot(0, guest::halt());
+	OK(signaled.vm.vcpus[0].set_msr(0x80f, 0x1ff)); // the APIC is on
+	auto irq = make_irqfd(signaled.vm);
+	signaled.start();
 	Machine stuck({.vcpus = 2});
 	stuck.boot(0, guest::halt());
 	stuck.boot(1, guest::out());
@@ -320,6 +348,7 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	auto device = open_device();
 	auto one = VALUE(device.create("frozen")), two = VALUE(device.create("stuck"));
 	frozen.vm.preserve(one);
+	signaled.vm.preserve(one, machine::TOKENS);
 	stuck.preserve(two);
 	auto &data = frozen.vm.data();
 	const auto busy = data.busy;
@@ -333,6 +362,10 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	}));
 	const auto count = data.count;
 	CHECK(data.busy > busy);
+	// An interrupt waits: it is in no state of the VM.
+	CHECK(machine::wait_for(
+		[&] { return !signaled.vm.vm.get<kvm_clock_data>(KVM_GET_CLOCK); }));
+	SYS(::eventfd_write(irq.get(), 1));
 	// A vCPU thread gets EBUSY, as does everything else.
 	FAILS(frozen.vm.vcpus[0].get<kvm_regs>(KVM_GET_REGS), EBUSY);
 	FAILS(frozen.vm.vcpus[0].set(KVM_SET_REGS, kvm_regs{}), EBUSY);
@@ -356,6 +389,14 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	CHECK_EQ(error, EBUSY);
 	CHECK(logged("vCPU 1 has an exit that its VMM has not finished"));
 	goes_on(frozen);
+	// It was not lost, and comes once.
+	auto &irqs = signaled.vm.data().irqs[guest::MSI];
+	CHECK(machine::wait_for([&] { return irqs; }));
+	::usleep(20000);
+	CHECK_EQ(irqs, 1);
+	SYS(::eventfd_write(irq.get(), 1));
+	CHECK(machine::wait_for([&] { return irqs == 2; }));
+	signaled.stop();
 	CHECK(!faults(frozen.vm.ram.at(MiB)));
 	// The OUT was done once.
 	CHECK_EQ(machine::run_to_out(stuck.vcpus[1], guest::count_port), 2);
@@ -376,8 +417,10 @@ TEST("kvm", "kvm/called off/an exit that is finished while the kernel waits")
 	int error = 0;
 	std::thread caller([&] { error = jump(); });
 	::usleep(100000);
-	// Without immediate_exit: the guest is not entered all the same.
+	// Without immediate_exit: the guest is not entered all the same, and the OUT is not to be
+	// handled once more.
 	FAILS(vm.vcpus[0].run(), EINTR);
+	CHECK_EQ(vm.vcpus[0].shared().exit_reason, KVM_EXIT_INTR);
 	caller.join();
 	CHECK_EQ(error, EREMOTEIO);
 	CHECK_EQ(vm.data().count, 1);

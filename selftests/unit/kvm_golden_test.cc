@@ -27,11 +27,12 @@ template <class T> T sample(const ferry_record &record)
 	return object;
 }
 
-// The machine behind the golden blobs, and the records of the tree.
-CarriedVm golden_vm()
+// The machine behind the golden blobs of a version, and the records of the tree.
+CarriedVm golden_vm(unsigned int version)
 {
 	CarriedVm carried;
 	carried.vm = sample<ferry_kvm_vm>(ferry_kvm_vm_record);
+	carried.vm.pit_no_reinject = version >= 2;
 	carried.vm.vcpus = 2;
 	carried.vm.slots = 3;
 	carried.vm.clock = 1'000'000;
@@ -42,7 +43,7 @@ CarriedVm golden_vm()
 		CarriedVm::Vcpu vcpu;
 		vcpu.record = sample<ferry_kvm_vcpu>(ferry_kvm_vcpu_record);
 		vcpu.record.id = id;
-		vcpu.state = golden("kvm-vcpu-v1.bin");
+		vcpu.state = golden(version >= 2 ? "kvm-vcpu-v2.bin" : "kvm-vcpu-v1.bin");
 		carried.vcpus.push_back(vcpu);
 	}
 	CarriedVm::Gmem gmem;
@@ -82,6 +83,7 @@ class KvmGolden : public KvmTest {
 		for (std::size_t nr : {0, 1}) {
 			for (unsigned int kind = FERRY_KVM_REGS; kind < FERRY_KVM_MSRS; ++kind)
 				the_vcpu(nr).states[kind] = state(kind);
+			the_vcpu(nr).states[FERRY_KVM_ONE_REGS] = state(FERRY_KVM_ONE_REGS);
 			the_vcpu(nr).msrs[0x174] = 0x0102030405060708;
 			the_vcpu(nr).msrs[0x6e0] = 77;
 		}
@@ -115,7 +117,7 @@ TEST_F(KvmGolden, Blobs)
 	preserve_machine();
 	fake::Handover handover = freeze_machine();
 	expect_golden("kvm-vm-v1.bin", blob(handover, FERRY_KVM_PIC_MASTER));
-	expect_golden("kvm-vcpu-v1.bin", blob(handover, FERRY_KVM_MP_STATE));
+	expect_golden("kvm-vcpu-v2.bin", blob(handover, FERRY_KVM_MP_STATE));
 	expect_golden("kvm-slots-v1.bin", blob(handover, FERRY_KVM_SLOT));
 }
 
@@ -124,14 +126,18 @@ TEST_F(KvmGolden, Tree)
 	unload_kvm();
 	unload();
 	fake::Handover unused;
-	CarriedVm carried = golden_vm();
-	expect_golden("kvm-tree-v1.bin", carried.tree(carried.place_all(unused)));
+	CarriedVm carried = golden_vm(2);
+	expect_golden("kvm-tree-v2.bin", carried.tree(carried.place_all(unused)));
 }
 
-TEST_F(KvmGolden, AreRead)
+class KvmGoldenVersions : public KvmGolden, public testing::WithParamInterface<unsigned int> {};
+
+INSTANTIATE_TEST_SUITE_P(All, KvmGoldenVersions, testing::Values(1u, 2u));
+
+TEST_P(KvmGoldenVersions, AreRead)
 {
-	const CarriedVm carried = golden_vm();
-	const Data tree = golden("kvm-tree-v1.bin");
+	const CarriedVm carried = golden_vm(GetParam());
+	const Data tree = golden(GetParam() >= 2 ? "kvm-tree-v2.bin" : "kvm-tree-v1.bin");
 	fake::Handover handover;
 	carried.place_all(handover);
 	fake::carry_root(handover, fake::first_pfn + 1,
@@ -147,6 +153,7 @@ TEST_F(KvmGolden, AreRead)
 	// What they say is what there is.
 	const fake::Vm &is = the_vm();
 	EXPECT_EQ(std::memcmp(&is.is, &carried.vm, offsetof(ferry_kvm_vm, vcpus)), 0);
+	EXPECT_EQ(is.is.pit_no_reinject, carried.vm.pit_no_reinject);
 	EXPECT_GT(is.clock, 1'000'000u);
 	EXPECT_LT(is.clock, 2'000'000u);
 	for (unsigned int kind = FERRY_KVM_PIC_MASTER; kind < FERRY_KVM_SLOT; ++kind)
@@ -168,6 +175,7 @@ TEST_F(KvmGolden, AreRead)
 		EXPECT_EQ(std::memcmp(&its.is, &record, sizeof(record)), 0);
 		for (unsigned int kind = FERRY_KVM_REGS; kind < FERRY_KVM_MSRS; ++kind)
 			EXPECT_EQ(its.states.at(kind), state(kind)) << kind;
+		EXPECT_EQ(its.states.count(FERRY_KVM_ONE_REGS), GetParam() >= 2);
 		EXPECT_EQ(its.msrs.at(0x174), 0x0102030405060708u);
 		EXPECT_EQ(its.msrs.at(0x6e0), 77u);
 	}

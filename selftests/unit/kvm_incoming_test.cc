@@ -676,6 +676,101 @@ TEST_F(KvmIncoming, CompletesAMachineAfterACallThatFailed)
 	}
 }
 
+// ---- whose it is ----
+
+// KVM's own slots have their memory where they are made: that must be where it runs.
+TEST_F(KvmIncoming, BringsAlongWhatKvmHasMappedItself)
+{
+	host.own_slots = 2;
+	make_used_machine();
+	preserve_machine();
+	fake::Handover handover = freeze_machine();
+	for (bool ahead : {false, true}) {
+		for (unsigned long nth = 1;; ++nth) {
+			SCOPED_TRACE(nth);
+			work_ahead = ahead;
+			boot_with(handover);
+			session = retrieve_session("vm");
+			ASSERT_EQ(retrieve_files(all()), 0) << fake::log_text();
+			map_ram();
+			map_gmem();
+			EXPECT_EQ(the_vm().own_slots.size(), 2u);
+			EXPECT_EQ(the_vm().own_slots[0].second, 0) << "the worker";
+			fake::arm(nth);
+			int err = set_memory(ram_slots());
+			bool failed = fake::disarm();
+			EXPECT_EQ(failed, err != 0);
+			if (err)
+				EXPECT_EQ(set_memory(ram_slots()), 0) << fake::log_text();
+			ASSERT_EQ(the_vm().own_slots.size(), 2u);
+			for (auto &[slot, of] : the_vm().own_slots)
+				EXPECT_EQ(of, 1);
+			expect_machine();
+			EXPECT_EQ(finish(session), 0);
+			end_process();
+			if (!failed || HasFailure())
+				break;
+		}
+	}
+	work_ahead = false;
+}
+
+TEST_F(KvmIncoming, LeavesNothingMappedInTheWorker)
+{
+	host.own_slots = 1;
+	carry();
+	ASSERT_EQ(retrieve_files({VM, VCPU}), 0);
+	file *kept = fake::file_of(vm);
+	fake::Vm &its = fake::vm_of(kept);
+	linux_kvm_share(kept);
+	EXPECT_EQ(finish(session), 0);
+	EXPECT_TRUE(its.own_slots.empty());
+	linux_kvm_fput(kept);
+}
+
+TEST_F(KvmIncoming, GoesToWhoeverCompletesIt)
+{
+	carry();
+	ASSERT_EQ(retrieve_files({VM, GMEM, MEMFD, VCPU}), 0);
+	map_ram();
+	map_gmem();
+	EXPECT_EQ(the_vm().process, 0) << "nobody's yet";
+	EXPECT_EQ(set_memory(ram_slots()), -EAGAIN);
+	EXPECT_EQ(the_vm().process, 1);
+	ASSERT_EQ(retrieve_files({VCPU + 1}), 0);
+	fake::process = 2;
+	EXPECT_EQ(set_memory({}), 0) << fake::log_text();
+	EXPECT_EQ(the_vm().process, 2);
+	fake::process = 1;
+	expect_machine();
+}
+
+// Registers, and what they point to, may be known to KVM by then.
+TEST_F(KvmIncoming, StaysWithTheProcessThatBeganToLoad)
+{
+	carry_all();
+	host.refused = {FERRY_KVM_LAPIC};
+	EXPECT_EQ(set_memory(ram_slots()), -EINVAL);
+	host.refused.clear();
+	fake::process = 2;
+	EXPECT_EQ(set_memory(ram_slots()), -EBUSY);
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "has to stay with the process"));
+	fake::process = 1;
+	EXPECT_EQ(set_memory(ram_slots()), 0) << fake::log_text();
+	expect_machine();
+}
+
+TEST_F(KvmIncoming, TakesNoMoreEntriesThanThereCanBe)
+{
+	carry_all();
+	std::vector<liveupdate_kvm_slot> slots(4 * 32768 + 1, at(0, ram_at));
+	EXPECT_EQ(set_memory(slots), -E2BIG);
+	slots.resize(3);
+	slots.push_back(at(2, ram_at + 32 * 4096));
+	EXPECT_EQ(set_memory(slots), 0) << fake::log_text();
+	expect_machine();
+}
+
 TEST_F(KvmIncoming, SaysWhatThisKernelCannotGiveAVm)
 {
 	make_used_machine();

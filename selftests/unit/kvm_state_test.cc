@@ -203,7 +203,7 @@ TEST(KvmCheck, WantsOfAVcpuWhatItCannotRunWithout)
 
 TEST(KvmCheck, RefusesOfAVcpuWhatItDoesNotKnow)
 {
-	for (unsigned int kind : {0u, 12u, 63u, 64u, 71u, 72u, 1000u, ~0u}) {
+	for (unsigned int kind : {0u, 13u, 63u, 64u, 71u, 72u, 1000u, ~0u}) {
 		Data blob = vcpu_blob();
 		put_section(blob, kind, Data(8));
 		fake::clear_log();
@@ -246,6 +246,8 @@ class KvmState : public testing::Test {
 	{
 		vm = fake::new_vm();
 		vcpu = fake::new_vcpu(vm, 3);
+		// Else nothing could be loaded.
+		fake::vm_of(vm).parked = true;
 		EXPECT_EQ(linux_kvm_scratch_map(&scratch), 0);
 	}
 	void TearDown() override
@@ -298,7 +300,7 @@ TEST_F(KvmState, ReadsAllThatAVcpuHas)
 	its().states[FERRY_KVM_REGS] = Data(144, 1);
 	its().states[FERRY_KVM_SREGS] = Data(320, 2);
 	its().states[FERRY_KVM_MP_STATE] = Data(4, 8);
-	its().states[FERRY_KVM_XSAVE] = Data(LINUX_KVM_SCRATCH_BYTES, 3);
+	its().states[FERRY_KVM_XSAVE] = Data(LINUX_KVM_STATE_BYTES, 3);
 	Sections sections;
 	ASSERT_EQ(read(sections), 0);
 	// The MP state is read first, as reading it may change the others.
@@ -341,17 +343,20 @@ TEST_F(KvmState, ReadsTheMsrsThatAreListedAndThoseThatAreNot)
 	host.msr_list = {0x174, 0x10, 0x175, 0xc0000080, 0x6e0};
 	its().msrs = {
 		{0x10, 99}, // runs, and comes with the offset
-		{0x174, 1},    {0x175, 2},  {0x6e0, 3},	 {0x200, 4},  {0x20f, 5},
-		{0x250, 6}, // memory types
-		{0x258, 7},    {0x26f, 8},  {0x2ff, 9},	 {0x400, 10}, {0x407, 11}, // two banks
-		{0x280, 12},   {0x281, 13}, {0x408, 14}, // of a third bank that it has not
-		{0x12345, 15}, // not listed
+		{0x174, 1},	  {0x175, 2},	    {0x6e0, 3},	      {0x200, 4},
+		{0x20f, 5},	  {0x250, 6}, // memory types
+		{0x258, 7},	  {0x26f, 8},	    {0x2ff, 9},	      {0x400, 10},
+		{0x407, 11}, // two banks
+		{0x280, 12},	  {0x281, 13},	    {0x408, 14}, // of a third bank that it has not
+		{0x40000082, 16}, {0x40000083, 17}, {0x40000090, 18}, {0x4000009f, 19}, // SynIC
+		{0x400000b1, 20}, {0x400000b7, 21}, // and its timers
+		{0x12345, 15},	  {0x400000b8, 22}, // neither listed nor known
 	};
 	its().is.mcg_cap = 0x1000002;
 	Sections sections;
 	ASSERT_EQ(read(sections), 0);
 	auto expected = its().msrs;
-	for (unsigned int index : {0x10, 0x408, 0x12345})
+	for (unsigned int index : {0x10, 0x408, 0x12345, 0x400000b8})
 		expected.erase(index);
 	EXPECT_EQ(msrs_of(sections.bytes()), expected);
 }
@@ -361,7 +366,7 @@ TEST_F(KvmState, ReadsAsManyMsrsAsAHostMayList)
 	host.msr_list.clear();
 	its().msrs.clear();
 	its().is.mcg_cap = 32;
-	for (unsigned int i = 0; i < LINUX_KVM_MSRS_AT_ONCE / 2; ++i) {
+	for (unsigned int i = 0; i < 512; ++i) {
 		host.msr_list.push_back(0x10000 + i);
 		its().msrs[0x10000 + i] = i;
 	}
@@ -371,7 +376,13 @@ TEST_F(KvmState, ReadsAsManyMsrsAsAHostMayList)
 		its().msrs[0x400 + i] = i;
 	Sections sections;
 	ASSERT_EQ(read(sections), 0);
-	EXPECT_EQ(msrs_of(sections.bytes()), its().msrs);
+	const auto were = its().msrs;
+	EXPECT_EQ(msrs_of(sections.bytes()), were);
+	// And all of them are written, which takes more than one call.
+	for (auto &[index, value] : its().msrs)
+		value = ~0ull;
+	ASSERT_EQ(load(sections.bytes()), 0);
+	EXPECT_EQ(its().msrs, were);
 }
 
 // More than there is room for is an error, and not left out.

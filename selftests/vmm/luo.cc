@@ -52,12 +52,13 @@ Result<> preserve(liveupdate::Session &session, const Machine &machine)
 Result<std::unique_ptr<Machine>> retrieve(const kvm::System &system, liveupdate::Session &session,
 					  const Config &config, Times &times)
 {
-	kvm::Vm vm(TRY("VM", session.retrieve(token::vm)));
-	auto vcpus = TRY("vCPUs", retrieve_vcpus(system, session, config.vcpus));
-	times.end(Stage::machine);
+	// A guest_memfd brings its VM along, as a VM does the memfds that it needs.
 	auto fd = TRY("memory", session.retrieve(token::memory));
 	auto memory = TRY("memory", Memory::adopt(std::move(fd), config));
 	times.end(Stage::memory);
+	kvm::Vm vm(TRY("VM", session.retrieve(token::vm)));
+	auto vcpus = TRY("vCPUs", retrieve_vcpus(system, session, config.vcpus));
+	times.end(Stage::machine);
 	TRY("memory", plug(vm, memory));
 	times.end(Stage::load);
 	return Machine::adopt(config, std::move(vm), std::move(memory), std::move(vcpus));

@@ -15,9 +15,9 @@
  *     LIVEUPDATE_KVM_SET_MEMORY. The call that completes the VM also gives it, and
  *     its vCPUs, the state that they had.
  *
- * Before that, KVM_RUN fails with EBUSY, and the VM belongs to whoever uses it:
- * an agent can retrieve it and pass its files on. After it, it belongs to the
- * process that made the call. A VM without memory needs the call as well.
+ * Before that, all ioctls of the VM and of its vCPUs fail with EBUSY, and it belongs
+ * to nobody: an agent can retrieve it and pass its files on. After it, it belongs
+ * to the process that made the call. A VM without memory needs the call as well.
  *
  * Errors, besides those named below: EFAULT, EINVAL (size, unknown flags, not
  * zero where it must be), EBADF (@vm is no VM), ENOENT (the VM was not
@@ -94,7 +94,10 @@ struct liveupdate_kvm_memory {
  *
  * EAGAIN: everything given was done, but slots or vCPUs are still missing; the
  * kernel's log names one. The call is made again, for what is missing only, or
- * with no slots. EALREADY: the VM is complete.
+ * with no slots. EALREADY: the VM is complete. E2BIG: more entries than there can
+ * be slots. Of calls by several processes the last one counts; but where a call
+ * failed while it loaded states, the VM stays with its process, and those of others
+ * fail with EBUSY. EINTR: a signal came before anything was done.
  */
 #define LIVEUPDATE_KVM_SET_MEMORY \
 	_IOW(LIVEUPDATE_KVM_IOCTL_TYPE, 0x81, struct liveupdate_kvm_memory)

@@ -14,6 +14,7 @@ namespace fake {
 
 Host host;
 unsigned int mmap_lock_taken;
+int process = 1;
 
 namespace {
 
@@ -83,6 +84,7 @@ Host usual_host()
 		run_releases();
 		host = usual_host();
 		mmap_lock_taken = 0;
+		process = 1;
 		next_pfn = first_gmem_pfn;
 	});
 	return true;
@@ -116,22 +118,33 @@ bool is_scratch(unsigned long scratch)
 // A state is read: who may do that, and where to.
 void check_read(unsigned long scratch, const Vm &vm)
 {
-	if (in_worker && !vm.frozen && !vm.of_worker)
+	if (!vm.frozen && !vm.parked)
 		bug("a VM of a process is read while it runs");
 	if (!is_scratch(scratch))
 		bug("an ioctl without scratch memory");
 }
 
+int here()
+{
+	return in_worker ? 0 : process;
+}
+
+// Something is done with a VM: an error, or 0.
+int check_use(unsigned long scratch, const Vm &vm, const char *what)
+{
+	if (!vm.parked)
+		bug("'%s' of a VM that is not parked", what);
+	if (!is_scratch(scratch))
+		bug("'%s' without scratch memory", what);
+	return inject(what) ? -ENOMEM : 0;
+}
+
 // A state is written: an error, or 0.
 int check_write(unsigned long scratch, const Vm &vm, const char *what)
 {
-	if (in_worker && !vm.of_worker)
-		bug("'%s' of a VM of a process in a worker", what);
-	if (!is_scratch(scratch))
-		bug("'%s' without scratch memory", what);
-	if (inject(what))
-		return -ENOMEM;
-	return vm.frozen ? -EBUSY : 0;
+	if (vm.process != here())
+		bug("'%s' of a VM of another process", what);
+	return check_use(scratch, vm, what);
 }
 
 } // namespace
@@ -387,6 +400,7 @@ const char *linux_kvm_vm_look(struct kvm *kvm, struct ferry_kvm_vm *record)
 {
 	const Vm &vm = vm_behind(kvm);
 	std::memcpy(record, &vm.is, offsetof(ferry_kvm_vm, vcpus));
+	record->pit_no_reinject = vm.is.pit_no_reinject;
 	record->vcpus = static_cast<unsigned int>(vm.vcpus.size());
 	record->slots = static_cast<unsigned int>(vm.slots.size());
 	return vm.refusal;
@@ -512,6 +526,7 @@ int linux_kvm_get(unsigned long scratch, struct file *file, unsigned int kind, v
 		return -EIO;
 	if (host.refused.count(kind))
 		return -EINVAL;
+	host.reads.push_back(kind);
 	const States &states = states_of(file, kind);
 	auto at = states.find(kind);
 	if (at == states.end())
@@ -624,16 +639,17 @@ int linux_kvm_set_clock(unsigned long scratch, struct file *file, unsigned long 
 
 // ---- memory slots ----
 
-int linux_kvm_slots(struct kvm *kvm, struct ferry_kvm_slot *slot, struct file **gmem,
-		    unsigned int room)
+int linux_kvm_slots(struct kvm *kvm, struct linux_kvm_slot *slot, unsigned int room)
 {
 	unsigned int nr = 0;
-	for (auto &[number, is] : vm_behind(kvm).slots) {
+	const auto &slots = vm_behind(kvm).slots;
+	// In no order that is of use.
+	for (auto at = slots.rbegin(); at != slots.rend(); ++at) {
+		const Slot &is = at->second;
 		if (nr++ >= room)
 			continue;
-		slot[nr - 1] = is.is;
-		slot[nr - 1].need = 0;
-		gmem[nr - 1] = is.gmem ? is.gmem->its_file : nullptr;
+		slot[nr - 1] = {is.is, is.gmem ? is.gmem->its_file : nullptr};
+		slot[nr - 1].is.need = 0;
 	}
 	return static_cast<int>(nr);
 }
@@ -685,6 +701,8 @@ int linux_kvm_dirty_add(struct kvm *kvm, unsigned int number, const void *bitmap
 {
 	if (inject("linux_kvm_dirty_add"))
 		return -ENOMEM;
+	if (!vm_behind(kvm).parked)
+		bug("the dirty log of a VM is written that is not parked");
 	auto at = vm_behind(kvm).slots.find(number);
 	if (at == vm_behind(kvm).slots.end() || at->second.dirty.empty())
 		return -ENOENT;
@@ -707,9 +725,11 @@ int linux_kvm_create_vm(struct file **vm)
 {
 	if (inject("linux_kvm_create_vm"))
 		return -EMFILE;
+	if (!in_worker)
+		bug("a VM is made in a process");
 	*vm = new_vm();
 	vm_of(*vm).parked = true;
-	vm_of(*vm).of_worker = in_worker;
+	vm_of(*vm).process = 0;
 	return 0;
 }
 
@@ -721,6 +741,11 @@ int linux_kvm_create_vcpu(struct file *vm, unsigned int id, struct file **vcpu)
 		if (other->id == id)
 			return -EEXIST;
 	}
+	if (!in_worker)
+		bug("a vCPU is made in a process");
+	if (vm_of(vm).vcpus.empty())
+		for (unsigned int i = 0; i < host.own_slots; ++i)
+			vm_of(vm).own_slots.push_back({{32764 + i, 4096, 0xfee00000 + i}, 0});
 	*vcpu = new_vcpu(vm, id);
 	return 0;
 }
@@ -728,7 +753,7 @@ int linux_kvm_create_vcpu(struct file *vm, unsigned int id, struct file **vcpu)
 int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long long bytes,
 			  unsigned long long flags, struct file **gmem)
 {
-	if (int err = check_write(scratch, vm_of(vm), "linux_kvm_create_gmem"))
+	if (int err = check_use(scratch, vm_of(vm), "linux_kvm_create_gmem"))
 		return err;
 	if (flags & ~3ull || !bytes || bytes % page_size)
 		return -EINVAL;
@@ -736,28 +761,75 @@ int linux_kvm_create_gmem(unsigned long scratch, struct file *vm, unsigned long 
 	return 0;
 }
 
-int linux_kvm_configure_vm(unsigned long scratch, struct file *file,
-			   const struct ferry_kvm_vm *want, const struct ferry_kvm_vm *have)
+int linux_kvm_set_field(unsigned long scratch, struct file *file, const struct ferry_kvm_vm *want,
+			unsigned int offset)
 {
 	Vm &vm = vm_of(file);
-	if (int err = check_write(scratch, vm, "linux_kvm_configure_vm"))
+	if (int err = check_write(scratch, vm, "linux_kvm_set_field"))
 		return err;
-	int err = 0;
-	for (unsigned int i = 0; i < ferry_kvm_vm_record.nr_fields && !err; ++i) {
-		const ferry_field &field = ferry_kvm_vm_record.fields[i];
-		auto from = reinterpret_cast<const char *>(want) + field.offset;
-		if (field.offset >= offsetof(ferry_kvm_vm, vcpus))
-			break;
-		if (!std::memcmp(from, reinterpret_cast<const char *>(have) + field.offset,
-				 field.room))
+	for (const ferry_field &field : ferry_kvm_vm_fields) {
+		if (field.offset != offset)
 			continue;
 		if (host.unknown.count(field.name))
-			err = -EINVAL;
-		else
-			std::memcpy(reinterpret_cast<char *>(&vm.is) + field.offset, from,
-				    field.room);
+			return -EINVAL;
+		std::memcpy(reinterpret_cast<char *>(&vm.is) + offset,
+			    reinterpret_cast<const char *>(want) + offset, field.room);
+		return 0;
 	}
-	return err;
+	bug("there is no field at %u", offset);
+	return 0;
+}
+
+int linux_kvm_adopt(struct kvm *kvm)
+{
+	Vm &vm = vm_behind(kvm);
+	if (!vm.parked)
+		bug("a VM that is not parked goes to another process");
+	if (in_worker)
+		bug("a VM goes back to the worker");
+	if (inject("linux_kvm_adopt"))
+		return -EINTR;
+	vm.process = process;
+	return 0;
+}
+
+bool linux_kvm_is_here(struct kvm *kvm)
+{
+	return vm_behind(kvm).process == process;
+}
+
+unsigned int linux_kvm_own_slots(struct kvm *kvm, struct linux_kvm_own_slot *slot)
+{
+	unsigned int nr = 0;
+	for (auto &[is, of] : vm_behind(kvm).own_slots)
+		slot[nr++] = is;
+	return nr;
+}
+
+int linux_kvm_drop_own_slot(struct kvm *kvm, const struct linux_kvm_own_slot *slot)
+{
+	if (inject("linux_kvm_drop_own_slot"))
+		return -ENOMEM;
+	auto &own = vm_behind(kvm).own_slots;
+	auto at = std::find_if(own.begin(), own.end(),
+			       [&](auto &one) { return one.first.number == slot->number; });
+	if (at == own.end() || at->second != here())
+		bug("slot %u of KVM is dropped where its memory is not", slot->number);
+	else
+		own.erase(at);
+	return 0;
+}
+
+int linux_kvm_make_own_slot(struct kvm *kvm, const struct linux_kvm_own_slot *slot)
+{
+	if (inject("linux_kvm_make_own_slot"))
+		return -ENOMEM;
+	for (auto &[is, of] : vm_behind(kvm).own_slots) {
+		if (is.number == slot->number)
+			bug("slot %u of KVM is made twice", slot->number);
+	}
+	vm_behind(kvm).own_slots.push_back({*slot, here()});
+	return 0;
 }
 
 int linux_kvm_configure_vcpu(unsigned long scratch, struct file *file,
@@ -790,7 +862,7 @@ int linux_kvm_set_slot(unsigned long scratch, struct file *file, const struct fe
 		       unsigned long long hva, struct file *gmem)
 {
 	Vm &vm = vm_of(file);
-	if (int err = check_write(scratch, vm, "linux_kvm_set_slot"))
+	if (int err = check_use(scratch, vm, "linux_kvm_set_slot"))
 		return err;
 	if ((slot->slot & 0xffff) >= 32764 || slot->slot >> 16 > 1 || hva % page_size)
 		return -EINVAL;
@@ -826,7 +898,11 @@ void linux_kvm_unpark(struct kvm *kvm)
 	if (!vm_behind(kvm).parked)
 		bug("a VM is unparked twice");
 	traced("unpark");
-	vm_behind(kvm).parked = vm_behind(kvm).of_worker = false;
+	vm_behind(kvm).parked = false;
+	for (auto &[slot, of] : vm_behind(kvm).own_slots) {
+		if (of != vm_behind(kvm).process)
+			bug("a slot of KVM's own lies in another process");
+	}
 }
 
 // ---- guest_memfd ----

@@ -70,8 +70,10 @@ struct Vm {
 	bool parked = false;
 	// That of the VM or a device, under way.
 	bool in_ioctl = false;
-	// Made in a worker, which may write it.
-	bool of_worker = false;
+	// The process that it belongs to; 0 is the worker.
+	int process = 1;
+	// Slots of KVM's own, and the process in which each has its memory.
+	std::vector<std::pair<linux_kvm_own_slot, int>> own_slots;
 	// Its process is gone, and with it what it had mapped.
 	bool orphaned = false;
 	// Called in linux_kvm_freeze(): what happens just before it.
@@ -110,6 +112,9 @@ Slot &add_slot(file *vm, const ferry_kvm_slot &slot, file *gmem = nullptr);
 // KVM_RUN: 0 when the guest runs, -EINTR when it was only to finish an exit.
 int run(file *vcpu);
 
+// Who calls from now on: from 1. All of them have mapped the same.
+extern int process;
+
 // A mapping of the process; keeps the file.
 void map(unsigned long long hva, file *file, Page first, Page pages, bool shared = true);
 void unmap_all();
@@ -121,6 +126,8 @@ extern unsigned int mmap_lock_taken;
 struct Host {
 	// What this host lists, of KVM_GET_MSR_INDEX_LIST.
 	std::vector<unsigned int> msr_list;
+	// Slots of its own that KVM makes with the first vCPU.
+	unsigned int own_slots = 0;
 	// What a new VM and a new vCPU are.
 	ferry_kvm_vm new_vm{};
 	States new_vm_states;
@@ -131,6 +138,8 @@ struct Host {
 	std::set<unsigned int> refused;
 	// Writes, in their order: "set 2", "msrs 10=5 11=6", "slot 1", ...
 	std::vector<std::string> trace;
+	// The kinds of states that were read, in their order.
+	std::vector<unsigned int> reads;
 	// The ioctls that were called for MSRs.
 	unsigned int msr_reads = 0;
 	// Milliseconds that were waited, and what happens after each.
