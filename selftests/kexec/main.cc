@@ -3,6 +3,7 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|kernel [FILTER]
+ *	ferry-tests soak STAGE LAST
  *
  * carry1 to carry3, veto1, veto2 and kvm1 to kvm6 are the stages before and after
  * a kexec; what stage 1 leaves behind holds the sessions until the jump. kernel comes
@@ -13,6 +14,7 @@
 int carry_stage(int stage, const char *filter);
 int veto_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
+int soak_stage(unsigned stage, unsigned last);
 int kernel_cases();
 
 // For "session/kept over exec": does this descriptor lead to the session of that name?
@@ -37,10 +39,12 @@ int main(int argc, char **argv)
 		return veto_stage(what[4] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
+	if (what == "soak" && argc == 4)
+		return soak_stage(std::atoi(argv[2]), std::atoi(argv[3]));
 	if (what == "kernel")
 		return kernel_cases();
 	std::fprintf(stderr, "usage: ferry-tests "
 			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|"
-			     "kvm-unload|kernel [FILTER]\n");
+			     "kvm-unload|kernel [FILTER] | soak STAGE LAST\n");
 	return 2;
 }
