@@ -132,7 +132,9 @@ void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long
 	}
 }
 
-/* One more folio: part of the last run, or a run of its own. */
+#define MAX_COUNT	((1u << FERRY_RUN_COUNT_BITS) - 1)
+
+/* One more folio: part of the last run, or a run of its own. A run lies in one node. */
 static unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
 			      struct folio *folio, pgoff_t index, unsigned short flags)
 {
@@ -140,7 +142,8 @@ static unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
 	unsigned long pfn = folio_pfn(folio);
 	struct ferry_run *run = nr ? &batch->run[nr - 1] : NULL;
 
-	if (run && run->order == order && run->flags == flags &&
+	if (run && run->order == order && run->flags == flags && run->count < MAX_COUNT &&
+	    folio_nid(folio) == page_to_nid(pfn_to_page(run->pfn)) &&
 	    run->pfn + ((unsigned long)run->count << order) == pfn &&
 	    run->index + ((unsigned long)run->count << order) == index) {
 		run->count++;
