@@ -73,6 +73,10 @@ kselftest: FERRY_TEST = m
 kselftest: modules ## the self-tests in QEMU, on FLAVOUR=base|debug; ARGS= go to selftests/run
 	@selftests/run $(FLAVOUR) $(ARGS)
 
+soak: FERRY_TEST = m
+soak: modules ## what takes long: 50 updates in a row, on FLAVOUR=base|debug
+	@selftests/run $(FLAVOUR) --soak $(ARGS)
+
 style: ## is the code formatted, and are the scripts clean?
 	@scripts/deps && scripts/style
 
@@ -88,4 +92,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; scripts/kernel help | sed -n '/^environment/,$$p'
 
-.PHONY: modules tools install uninstall deb kernel demo bench vm check unit fuzz kselftest style clean clean-cache help
+.PHONY: modules tools install uninstall deb kernel demo bench vm check unit fuzz kselftest soak style clean clean-cache help

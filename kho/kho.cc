@@ -176,8 +176,7 @@ Result<ferry::Owned<Tree>> take_incoming()
 	int err = linux_handed_over(FERRY_ROOT_SUBTREE, &phys, &size);
 	if (err == -int(Errno::NoEnt))
 		return ferry::Owned<Tree>{};
-	unsigned int order = 0;
-	if (err || size < sizeof(ferry_root) || !linux_is_preserved(phys, &order) || order) {
+	if (err || size < sizeof(ferry_root) || !is_preserved_page(phys)) {
 		log_err("the root page at %#llx was taken before, or is not where it should be",
 			phys);
 		return fail(Errno::BadMsg);
@@ -353,6 +352,12 @@ int ferry_runs_next(ferry_runs_in *in, ferry_run *run)
 		return 0;
 	*run = **next;
 	return 1;
+}
+
+void ferry_runs_leave(ferry_runs_in *in)
+{
+	in->leave();
+	ferry::destroy(in);
 }
 
 void ferry_runs_close(ferry_runs_in *in)

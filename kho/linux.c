@@ -42,55 +42,45 @@ int linux_node(unsigned long long pfn)
 	return page_to_nid(pfn_to_page(pfn));
 }
 
-int linux_preserve(unsigned long long pfn, unsigned int count, unsigned int order)
-{
-	unsigned int i;
-	int err;
-
-	if (!order)
-		return kho_preserve_pages(pfn_to_page(pfn), count);
-
-	for (i = 0; i < count; i++) {
-		err = kho_preserve_folio(pfn_folio(pfn + ((unsigned long)i << order)));
-		if (err) {
-			linux_unpreserve(pfn, i, order);
-			return err;
-		}
-	}
-	return 0;
-}
-
-void linux_unpreserve(unsigned long long pfn, unsigned int count, unsigned int order)
+static void to_kho(struct kho_run *to, const struct ferry_run *run, unsigned int nr)
 {
 	unsigned int i;
 
-	if (!order) {
-		kho_unpreserve_pages(pfn_to_page(pfn), count);
-		return;
+	for (i = 0; i < nr; i++) {
+		to[i].pfn = run[i].pfn;
+		to[i].count = run[i].count;
+		to[i].order = run[i].order;
 	}
-	for (i = 0; i < count; i++)
-		kho_unpreserve_folio(pfn_folio(pfn + ((unsigned long)i << order)));
 }
 
-bool linux_is_preserved(unsigned long long phys, unsigned int *order)
+int linux_preserve(const struct ferry_run *run, unsigned int nr)
 {
-	return kho_is_preserved(phys, order);
+	struct kho_run runs[LINUX_MAX_RUNS];
+
+	to_kho(runs, run, nr);
+	return kho_preserve_runs(runs, nr);
+}
+
+void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
+{
+	struct kho_run runs[LINUX_MAX_RUNS];
+
+	to_kho(runs, run, nr);
+	kho_unpreserve_runs(runs, nr);
+}
+
+bool linux_is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)
+{
+	struct kho_run run = { .pfn = pfn, .count = count, .order = order };
+
+	return kho_is_preserved(&run);
 }
 
 int linux_restore(unsigned long long pfn, unsigned int count, unsigned int order)
 {
-	unsigned int i;
+	struct kho_run run = { .pfn = pfn, .count = count, .order = order };
 
-	if (!order)
-		return kho_restore_pages(PFN_PHYS(pfn), count) ? 0 : -EIO;
-
-	for (i = 0; i < count; i++) {
-		if (!kho_restore_folio(PFN_PHYS(pfn + ((unsigned long)i << order)))) {
-			linux_release(pfn, i, order);
-			return -EIO;
-		}
-	}
-	return 0;
+	return kho_restore_run(&run);
 }
 
 void linux_release(unsigned long long pfn, unsigned int count, unsigned int order)

@@ -9,6 +9,7 @@
 #define FERRY_KHO_LINUX_H
 
 #include <ferry/kernel.h>
+#include <abi/runs.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,27 +31,32 @@ void *(linux_page_at)(unsigned long long phys);
 /* NUMA node of a page frame that exists. */
 int (linux_node)(unsigned long long pfn);
 
+/* How many runs linux_preserve() and linux_unpreserve() take in one call. */
+#define LINUX_MAX_RUNS		32
+
 /**
- * linux_preserve - preserve @count folios of @order, contiguous from @pfn
- * Return: 0 or what kho_preserve_pages() or kho_preserve_folio() says; then
- * nothing is preserved.
+ * linux_preserve - preserve the folios of some runs, each of one NUMA node
+ * Return: 0 or what kho_preserve_runs() says; then nothing is preserved.
  */
-int (linux_preserve)(unsigned long long pfn, unsigned int count, unsigned int order);
-/* With the very arguments of linux_preserve(). */
-void (linux_unpreserve)(unsigned long long pfn, unsigned int count, unsigned int order);
+int (linux_preserve)(const struct ferry_run *run, unsigned int nr);
+/* The very runs of linux_preserve(), in any order and number. */
+void (linux_unpreserve)(const struct ferry_run *run, unsigned int nr);
 
 /* ---- pages, in the kernel that gets them ---- */
 
-/* kho_is_preserved(): does a preservation that was not restored start at @phys? */
-bool (linux_is_preserved)(unsigned long long phys, unsigned int *order);
+/*
+ * kho_is_preserved(): were these folios preserved as one run of linux_preserve(),
+ * and is none of them restored yet? They need not be memory.
+ */
+bool (linux_is_preserved)(unsigned long long pfn, unsigned int count, unsigned int order);
 
 /**
- * linux_restore - get folios back, with the very arguments of linux_preserve()
+ * linux_restore - get a run of linux_preserve() back
  *
- * The caller checked with linux_is_preserved() that they are there. Each folio
- * has one reference afterwards.
+ * Each folio has one reference afterwards.
  *
- * Return: 0, or -EIO: then some of the pages are lost.
+ * Return: 0; -ENOENT when linux_is_preserved() is not, or not any more, true.
+ * Then nothing has changed.
  */
 int (linux_restore)(unsigned long long pfn, unsigned int count, unsigned int order);
 /* Drops the reference that linux_restore() gave for each folio. */

@@ -4,6 +4,7 @@
 #include <ferry/log.hh>
 
 #include "kho/linux.h"
+#include "kho/runs.hh"
 
 using ferry::Errno;
 using ferry::fail;
@@ -55,13 +56,13 @@ Result<ferry::Owned<RootPage>> RootPage::create()
 	auto *page = static_cast<ferry_root *>(linux_page_alloc());
 	if (!page)
 		return fail(Errno::NoMem);
-	if (int err = linux_preserve(linux_page_phys(page) / LINUX_PAGE_SIZE, 1, 0)) {
+	if (int err = preserve_page(page)) {
 		linux_page_free(page);
 		return fail(Errno(-err));
 	}
 	auto root = ferry::make<RootPage>(page);
 	if (!root.has_value()) {
-		linux_unpreserve(linux_page_phys(page) / LINUX_PAGE_SIZE, 1, 0);
+		unpreserve_page(page);
 		linux_page_free(page);
 		return root;
 	}
@@ -74,7 +75,7 @@ Result<ferry::Owned<RootPage>> RootPage::create()
 RootPage::~RootPage()
 {
 	linux_withdraw(page_);
-	linux_unpreserve(linux_page_phys(page_) / LINUX_PAGE_SIZE, 1, 0);
+	unpreserve_page(page_);
 	linux_page_free(page_);
 }
 

@@ -3,7 +3,7 @@
 
 #include <ferry/log.hh>
 
-#include <bit>
+#include <algorithm>
 
 #include "kho/linux.h"
 
@@ -41,26 +41,15 @@ bool same_node(unsigned long long pfn, unsigned long long other)
 	return linux_node(pfn) == linux_node(other);
 }
 
-// In which pieces kho_preserve_pages() keeps a range of single pages: naturally
-// aligned powers of two.
-unsigned int piece_order(unsigned long long pfn, unsigned long long end)
+ferry_run run_of(const void *page)
 {
-	unsigned int aligned = static_cast<unsigned int>(std::countr_zero(pfn));
-	unsigned int fits = static_cast<unsigned int>(std::bit_width(end - pfn)) - 1;
-	return aligned < fits ? aligned : fits;
-}
-
-bool all_preserved(const ferry_run &run)
-{
-	unsigned long long end = run.pfn + pages_of(run);
-	for (unsigned long long pfn = run.pfn; pfn < end;) {
-		unsigned int want = run.order ? run.order : piece_order(pfn, end);
-		unsigned int order;
-		if (!linux_is_preserved(pfn * LINUX_PAGE_SIZE, &order) || order != want)
-			return false;
-		pfn += 1ull << want;
-	}
-	return true;
+	return {
+		.pfn = linux_page_phys(page) / LINUX_PAGE_SIZE,
+		.index = 0,
+		.count = 1,
+		.order = 0,
+		.flags = 0,
+	};
 }
 
 const ferry_runs_block *block_at(unsigned long long phys)
@@ -106,19 +95,37 @@ unsigned int checksum(const ferry_runs_block &block)
 
 } // namespace kho
 
+int kho::preserve_page(const void *page)
+{
+	ferry_run run = run_of(page);
+	return linux_preserve(&run, 1);
+}
+
+void kho::unpreserve_page(const void *page)
+{
+	ferry_run run = run_of(page);
+	linux_unpreserve(&run, 1);
+}
+
+bool kho::is_preserved_page(unsigned long long phys)
+{
+	return phys % LINUX_PAGE_SIZE == 0 && linux_is_preserved(phys / LINUX_PAGE_SIZE, 1, 0);
+}
+
 using namespace kho;
 
 void ferry_runs::clear()
 {
 	while (first_) {
 		ferry_runs_block *block = first_;
-		for (unsigned int i = 0; i < block->nr; ++i) {
+		const unsigned int preserved = block == last_ ? preserved_ : block->nr;
+		for (unsigned int i = 0; i < preserved; ++i) {
 			ferry_run run = decode(block->entry[i]);
-			linux_unpreserve(run.pfn, run.count, run.order);
+			linux_unpreserve(&run, 1);
 		}
 		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next))
 				     : nullptr;
-		linux_unpreserve(linux_page_phys(block) / LINUX_PAGE_SIZE, 1, 0);
+		unpreserve_page(block);
 		linux_page_free(block);
 	}
 	owner_.pages -= closed_pages_;
@@ -127,6 +134,7 @@ void ferry_runs::clear()
 	last_ = nullptr;
 	open_.reset();
 	blocks_ = closed_runs_ = closed_pages_ = 0;
+	preserved_ = 0;
 }
 
 // Whether the run could be made part of the open one.
@@ -136,22 +144,19 @@ bool ferry_runs::extend(const ferry_run &run)
 	    run.flags != (open_->flags & ~FERRY_RUN_DESCENDING) ||
 	    run.count > max_count - open_->count)
 		return false;
-	// KHO preserves across nodes, but does not restore so.
-	if (!same_node(run.pfn, open_->pfn))
-		return false;
 	bool descending = open_->flags & FERRY_RUN_DESCENDING;
-	if (!descending && run.pfn == open_->pfn + pages_of(*open_)) {
-		open_->count += run.count;
-		return true;
-	}
-	if ((descending || open_->count == 1) && run.count == 1 &&
-	    run.pfn + pages_of(run) == open_->pfn) {
+	bool above = !descending && run.pfn == open_->pfn + pages_of(*open_);
+	bool below = (descending || open_->count == 1) && run.count == 1 &&
+		     run.pfn + pages_of(run) == open_->pfn;
+	// KHO preserves across nodes, but does not restore so.
+	if (!(above || below) || !same_node(run.pfn, open_->pfn))
+		return false;
+	open_->count += run.count;
+	if (below) {
 		open_->pfn = run.pfn;
 		open_->flags |= FERRY_RUN_DESCENDING;
-		++open_->count;
-		return true;
 	}
-	return false;
+	return true;
 }
 
 Result<void> ferry_runs::append(const ferry_run &run)
@@ -193,17 +198,31 @@ Result<void> ferry_runs::append_in_node(const ferry_run &run)
 	return {};
 }
 
+// Preserves what is written into the last block.
+Result<void> ferry_runs::preserve_written()
+{
+	ferry_run runs[LINUX_MAX_RUNS];
+	while (last_ && preserved_ < last_->nr) {
+		unsigned int nr = std::min<unsigned int>(last_->nr - preserved_, LINUX_MAX_RUNS);
+		for (unsigned int i = 0; i < nr; ++i)
+			runs[i] = decode(last_->entry[preserved_ + i]);
+		TRY(ferry::check_status(linux_preserve(runs, nr)));
+		preserved_ += nr;
+	}
+	return {};
+}
+
 // A block with room for one more entry.
 Result<ferry_runs_block *> ferry_runs::room()
 {
 	if (last_ && last_->nr < FERRY_RUNS_PER_BLOCK)
 		return last_;
+	TRY(preserve_written());
 
 	auto *block = static_cast<ferry_runs_block *>(linux_page_alloc());
 	if (!block)
 		return fail(Errno::NoMem);
-	unsigned long long phys = linux_page_phys(block);
-	if (int err = linux_preserve(phys / LINUX_PAGE_SIZE, 1, 0)) {
+	if (int err = preserve_page(block)) {
 		linux_page_free(block);
 		return fail(Errno(-err));
 	}
@@ -212,25 +231,25 @@ Result<ferry_runs_block *> ferry_runs::room()
 	block->seq = static_cast<unsigned int>(blocks_);
 	if (last_) {
 		// Full, and now also linked: this is its last change.
-		last_->next = phys;
+		last_->next = linux_page_phys(block);
 		last_->crc = checksum(*last_);
 	} else {
 		first_ = block;
 	}
 	last_ = block;
+	preserved_ = 0;
 	++blocks_;
 	owner_.metadata += FERRY_RUNS_BLOCK_SIZE;
 	return block;
 }
 
-// Preserves the open run, and writes it down.
+// Writes the open run down.
 Result<void> ferry_runs::close_open()
 {
 	if (!open_)
 		return {};
 	// A block that is left empty by an error is filled by the next try.
 	ferry_runs_block *block = TRY(room());
-	TRY(ferry::check_status(linux_preserve(open_->pfn, open_->count, open_->order)));
 	block->entry[block->nr++] = encode(*open_);
 	++closed_runs_;
 	closed_pages_ += pages_of(*open_);
@@ -243,6 +262,7 @@ Result<void> ferry_runs::close_open()
 Result<ferry_bulk> ferry_runs::seal()
 {
 	TRY(close_open());
+	TRY(preserve_written());
 	if (!closed_runs_)
 		return ferry_bulk{};
 	last_->crc = checksum(*last_);
@@ -284,8 +304,7 @@ namespace {
 // Checks one block of a chain, as far as it can be told from the block alone.
 const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned long long seq)
 {
-	unsigned int order;
-	if (!linux_is_preserved(phys, &order) || order)
+	if (!is_preserved_page(phys))
 		return "not a preserved page";
 	const ferry_runs_block *block = block_at(phys);
 	if (block->magic != FERRY_RUNS_MAGIC)
@@ -310,7 +329,7 @@ const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
 		ferry_run run = decode(block.entry[i]);
 		if (!well_formed(run))
 			return "with a malformed run";
-		if (!all_preserved(run))
+		if (!linux_is_preserved(run.pfn, run.count, run.order))
 			return "with a run of pages that were not preserved";
 		++seen.runs;
 		seen.pages += pages_of(run);
@@ -353,28 +372,35 @@ Result<void> ferry_runs_in::check(const ferry_bulk &ref, const char *what)
 Result<ferry::Owned<ferry_runs_in>> ferry_runs_in::create(const ferry_bulk &ref, const char *what)
 {
 	TRY(check_chain(ref, what));
-	auto in = TRY(ferry::make<ferry_runs_in>(ref));
-	// From here on the blocks are ours. A run that names one of them finds it
-	// preserved no more, and is refused.
-	for (unsigned long long phys = ref.first; phys; phys = block_at(phys)->next) {
+	return ferry::make<ferry_runs_in>(ref);
+}
+
+// From here on the blocks are ours. A run that names one of them finds it preserved
+// no more, and is refused.
+Result<void> ferry_runs_in::take_blocks()
+{
+	taken_ = true;
+	const unsigned long long first = ref_.blocks ? ref_.first : 0;
+	for (unsigned long long phys = first; phys; phys = block_at(phys)->next) {
 		if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
 			continue;
-		log_err("%s: its block of runs at %#llx was not restored", what, phys);
-		for (unsigned long long mine = ref.first; mine != phys;) {
+		log_err("the block of runs at %#llx was given to somebody else already", phys);
+		for (unsigned long long mine = first; mine != phys;) {
 			unsigned long long next = block_at(mine)->next;
 			linux_release(mine / LINUX_PAGE_SIZE, 1, 0);
 			mine = next;
 		}
-		in->forget_blocks();
+		ref_ = {};
 		return fail(Errno::BadMsg);
 	}
-	if (ref.blocks)
-		in->block_ = block_at(ref.first);
-	return in;
+	block_ = first ? block_at(first) : nullptr;
+	return {};
 }
 
 Result<std::optional<ferry_run>> ferry_runs_in::next()
 {
+	if (!taken_)
+		TRY(take_blocks());
 	if (!block_)
 		return std::optional<ferry_run>{};
 	ferry_run run = decode(block_->entry[entry_]);
@@ -383,17 +409,18 @@ Result<std::optional<ferry_run>> ferry_runs_in::next()
 		entry_ = 0;
 	}
 	// Two runs of one chain, or of two, may claim the same page.
-	if (!all_preserved(run)) {
+	if (linux_restore(run.pfn, run.count, run.order)) {
 		log_err("pages from %#llx were given to somebody else already", run.pfn);
 		return fail(Errno::Io);
 	}
-	if (linux_restore(run.pfn, run.count, run.order))
-		return fail(Errno::Io);
 	return std::optional{run};
 }
 
 ferry_runs_in::~ferry_runs_in()
 {
+	// Nothing to take, or not to be taken, is no loss.
+	if (!taken_)
+		static_cast<void>(take_blocks().has_value());
 	while (block_) {
 		auto run = next();
 		if (run.has_value() && run->has_value())

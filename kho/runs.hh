@@ -22,6 +22,12 @@ inline unsigned long long pages_of(const ferry_run &run)
 	return static_cast<unsigned long long>(run.count) << run.order;
 }
 
+// One page of linux_page_alloc().
+int preserve_page(const void *page);
+void unpreserve_page(const void *page);
+// Whether an address is that of such a page, in the next kernel.
+bool is_preserved_page(unsigned long long phys);
+
 } // namespace kho
 
 // Outgoing. Not locked: its user has a lock of its own (that of a session).
@@ -47,6 +53,7 @@ struct ferry_runs {
 	bool extend(const ferry_run &run);
 	ferry::Result<void> append_in_node(const ferry_run &run);
 	ferry::Result<void> close_open();
+	ferry::Result<void> preserve_written();
 	ferry::Result<ferry_runs_block *> room();
 
 	ferry_owner &owner_;
@@ -55,17 +62,20 @@ struct ferry_runs {
 	// The run that may still grow. It is not preserved before it is complete:
 	// KHO wants the same bounds when it is unpreserved and restored.
 	std::optional<ferry_run> open_;
+	// Entries of the last block that are preserved; in the others all are. It is
+	// done for many at a time.
+	unsigned int preserved_ = 0;
 	unsigned long long blocks_ = 0;
 	unsigned long long closed_runs_ = 0;
 	unsigned long long closed_pages_ = 0;
 };
 
-// Incoming. create() checks everything; next() checks again whether somebody else
-// took a page meanwhile.
+// Incoming. create() checks everything and takes nothing. The first next(), or the
+// destructor, takes the blocks; next() finds out whether somebody else took a page
+// meanwhile.
 struct ferry_runs_in {
 	// Whether create() would find everything in order; changes nothing.
 	static ferry::Result<void> check(const ferry_bulk &ref, const char *what);
-	// Takes the blocks over. Errno::NoMem changes nothing.
 	static ferry::Result<ferry::Owned<ferry_runs_in>> create(const ferry_bulk &ref,
 								 const char *what);
 
@@ -78,15 +88,17 @@ struct ferry_runs_in {
 
 	// The next run, with its pages; nothing at the end.
 	ferry::Result<std::optional<ferry_run>> next();
-
-    private:
-	// Of blocks that were not all restored.
-	void forget_blocks()
+	// Leaves everything to a later create(). Not after next().
+	void leave()
 	{
-		ref_.blocks = 0;
+		ref_ = {};
 	}
 
-	ferry_bulk ref_;
+    private:
+	ferry::Result<void> take_blocks();
+
+	ferry_bulk ref_; // zeros when there are no blocks, or they are not ours
+	bool taken_ = false; // the blocks
 	const ferry_runs_block *block_ = nullptr; // null at the end
 	unsigned int entry_ = 0;
 };

@@ -5,7 +5,6 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
-#include <linux/memcontrol.h>
 #include <linux/memfd.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -133,52 +132,167 @@ void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long
 	}
 }
 
+#define MAX_COUNT	((1u << FERRY_RUN_COUNT_BITS) - 1)
+
+/* One more folio: part of the last run, or a run of its own. A run lies in one node. */
+static unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
+			      struct folio *folio, pgoff_t index, unsigned short flags)
+{
+	unsigned short order = folio_order(folio);
+	unsigned long pfn = folio_pfn(folio);
+	struct ferry_run *run = nr ? &batch->run[nr - 1] : NULL;
+
+	if (run && run->order == order && run->flags == flags && run->count < MAX_COUNT &&
+	    folio_nid(folio) == page_to_nid(pfn_to_page(run->pfn)) &&
+	    run->pfn + ((unsigned long)run->count << order) == pfn &&
+	    run->index + ((unsigned long)run->count << order) == index) {
+		run->count++;
+		return nr;
+	}
+	run = &batch->run[nr];
+	run->pfn = pfn;
+	run->index = index;
+	run->count = 1;
+	run->order = order;
+	run->flags = flags;
+	return nr + 1;
+}
+
 /*
- * Reclaim leaves pinned folios alone, but may have looked at this one before it
- * was pinned, and be on its way to replace it by a swap entry. It holds the lock
- * of the folio for that: false if it was so, and never again after this.
+ * What try_grab_folio() does with FOLL_PIN, for a folio that may go away; the
+ * caller counts them.
  */
-static bool settle(struct address_space *mapping, struct folio *folio, struct ferry_run *run)
+static bool try_pin(struct folio *folio)
+{
+	if (folio_has_pincount(folio)) {
+		if (!folio_try_get(folio))
+			return false;
+		atomic_inc(&folio->_pincount);
+		/* Whoever looks at the folio after this sees the pin. */
+		smp_mb__after_atomic();
+	} else if (!folio_ref_try_add(folio, GUP_PIN_COUNTING_BIAS)) {
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Whether a pinned folio needs nothing more to be done. Reclaim leaves pinned
+ * folios alone, but may have looked at this one before it was pinned, and be on
+ * its way to replace it by a swap entry: then it holds the lock. Whoever takes
+ * the lock after this finds the pin.
+ *
+ * @block is the last pageblock of which folios may stay: one answer for all of it.
+ */
+static bool stays(struct address_space *mapping, struct folio *folio, unsigned long *block)
+{
+	unsigned long mine = folio_pfn(folio) >> pageblock_order;
+
+	if (folio_test_locked(folio) || folio->mapping != mapping ||
+	    !folio_test_uptodate(folio) || folio_contain_hwpoisoned_page(folio))
+		return false;
+	if (mine != *block && !folio_is_longterm_pinnable(folio))
+		return false;
+	*block = mine;
+	return true;
+}
+
+/*
+ * Pins folios in their place, up to the first one for which that is not enough.
+ * Returns the number of runs.
+ */
+static unsigned int pin_in_place(struct address_space *mapping, unsigned long long first,
+				 unsigned long long end, struct linux_shmem_batch *batch)
+{
+	XA_STATE(xas, &mapping->i_pages, first);
+	unsigned long long index, next = first;
+	struct pglist_data *node = NULL;
+	unsigned long block = ULONG_MAX;
+	struct folio *folio;
+	unsigned int nr = 0;
+	long pins = 0;
+
+	rcu_read_lock();
+	xas_for_each(&xas, folio, end - 1) {
+		if (xas_retry(&xas, folio))
+			continue;
+		if (xa_is_value(folio) || !try_pin(folio))
+			break;
+		if (pins && node != folio_pgdat(folio)) {
+			mod_node_page_state(node, NR_FOLL_PIN_ACQUIRED, pins);
+			pins = 0;
+		}
+		node = folio_pgdat(folio);
+		pins++;
+		index = folio->index;
+		/* A folio that is not it any more, or one behind a hole. */
+		if (folio != xas_reload(&xas) || index > next || !stays(mapping, folio, &block)) {
+			unpin_folio(folio);
+			break;
+		}
+		nr = add_folio(batch, nr, folio, index, 0);
+		next = index + folio_nr_pages(folio);
+		if (nr == LINUX_SHMEM_BATCH || next >= end || need_resched())
+			break;
+	}
+	rcu_read_unlock();
+	if (pins)
+		mod_node_page_state(node, NR_FOLL_PIN_ACQUIRED, pins);
+	cond_resched();
+	return nr;
+}
+
+/* Waits for whoever is at work on a folio, and makes it up to date. */
+static bool settle(struct address_space *mapping, struct folio *folio, unsigned short *flags)
 {
 	bool in_place;
 
-	run->pfn = folio_pfn(folio);
-	run->count = 1;
-	run->order = folio_order(folio);
-	run->flags = 0;
-
+	*flags = 0;
 	folio_lock(folio);
 	in_place = folio->mapping == mapping;
-	run->index = folio->index;
 	if (unlikely(in_place && !folio_test_uptodate(folio))) {
 		folio_zero_range(folio, 0, folio_size(folio));
-		run->flags = FERRY_MEMFD_UNWRITTEN;
+		*flags = FERRY_MEMFD_UNWRITTEN;
 	}
 	folio_unlock(folio);
 	return in_place;
 }
 
+static int pin_anew(struct file *file, unsigned long long first, loff_t last,
+		    struct linux_shmem_batch *batch)
+{
+	unsigned short flags;
+	unsigned int nr = 0;
+	long folios, i;
+	pgoff_t offset;
+
+	folios = memfd_pin_folios(file, first << PAGE_SHIFT, last, batch->folio,
+				  LINUX_SHMEM_BATCH, &offset);
+	for (i = 0; i < folios; i++) {
+		if (folio_contain_hwpoisoned_page(batch->folio[i])) {
+			unpin_folios(batch->folio, folios);
+			return -EHWPOISON;
+		}
+		if (!settle(file->f_mapping, batch->folio[i], &flags)) {
+			unpin_folios(batch->folio + i, folios - i);
+			break;
+		}
+		nr = add_folio(batch, nr, batch->folio[i], batch->folio[i]->index, flags);
+	}
+	cond_resched();
+	return folios < 0 ? folios : nr;
+}
+
 int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long long end,
 		    struct linux_shmem_batch *batch)
 {
-	loff_t last = min_t(u64, end << PAGE_SHIFT, i_size_read(file_inode(file))) - 1;
-	pgoff_t offset;
-	long nr, i;
+	unsigned long long bytes = min_t(u64, end << PAGE_SHIFT, i_size_read(file_inode(file)));
+	int nr;
 
 	do {
-		nr = memfd_pin_folios(file, first << PAGE_SHIFT, last, batch->folio,
-				      LINUX_SHMEM_BATCH, &offset);
-		for (i = 0; i < nr; i++) {
-			if (folio_contain_hwpoisoned_page(batch->folio[i])) {
-				unpin_folios(batch->folio, nr);
-				return -EHWPOISON;
-			}
-			if (!settle(file->f_mapping, batch->folio[i], &batch->run[i])) {
-				unpin_folios(batch->folio + i, nr - i);
-				nr = i;
-			}
-		}
-		cond_resched();
+		nr = pin_in_place(file->f_mapping, first, DIV_ROUND_UP(bytes, PAGE_SIZE), batch);
+		if (!nr)
+			nr = pin_anew(file, first, bytes - 1, batch);
 	} while (!nr);
 	return nr;
 }
@@ -236,65 +350,118 @@ int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **made
 	return 0;
 }
 
-static bool written(struct folio *folio, unsigned int flags)
+int linux_shmem_reserve(struct file *file, unsigned long long pages,
+			struct linux_shmem_room *room)
 {
-	return !(flags & FERRY_MEMFD_UNWRITTEN) ||
-	       memchr_inv(folio_address(folio), 0, folio_size(folio));
+	/* More than may be committed to is as bad as more than there is. */
+	if (shmem_reserve_room(file_inode(file), pages, &room->memcg))
+		return -ENOMEM;
+	room->pages = pages;
+	room->total = pages;
+	return 0;
 }
 
-static int insert(struct address_space *mapping, struct folio *folio, pgoff_t index,
-		  unsigned int flags)
+void linux_shmem_settle(struct file *file, struct linux_shmem_room *room)
 {
-	gfp_t gfp = mapping_gfp_mask(mapping);
-	int err;
-
-	__folio_set_locked(folio);
-	__folio_set_swapbacked(folio);
-	/* As for every large folio that the page cache allocates. */
-	if (folio_test_large(folio))
-		folio_set_large_rmappable(folio);
-	if (written(folio, flags))
-		__folio_mark_uptodate(folio);
-	/* What dirty_folio() of shmem does, once it is in the page cache. */
-	folio_set_dirty(folio);
-
-	err = mem_cgroup_charge(folio, NULL, gfp);
-	if (!err)
-		err = shmem_add_to_page_cache(folio, mapping, index, NULL, gfp);
-	if (!err)
-		folio_add_lru(folio);
-	folio_unlock(folio);
-	folio_put(folio);
-	return err;
+	shmem_settle_room(file_inode(file), room->total, room->pages, room->memcg);
 }
 
-int linux_shmem_insert(struct file *file, const struct ferry_run *run)
+static bool written(const struct ferry_run *run)
 {
-	struct inode *inode = file_inode(file);
-	long pages = (long)run->count << run->order;
+	return !(run->flags & FERRY_MEMFD_UNWRITTEN) ||
+	       memchr_inv(pfn_to_kaddr(run->pfn), 0, PAGE_SIZE << run->order);
+}
+
+/* Frees the folios of a run from the one at place @at in the file on. */
+static void free_from(const struct ferry_run *run, unsigned int at)
+{
+	struct ferry_run rest = *run;
+
+	rest.count -= at;
+	if (!(run->flags & FERRY_RUN_DESCENDING))
+		rest.pfn += (unsigned long)at << run->order;
+	linux_shmem_free(&rest);
+}
+
+static int insert(struct file *file, const struct shmem_run *runs, const struct ferry_run *run,
+		  unsigned int nr, struct linux_shmem_room *room)
+{
+	unsigned long added;
 	unsigned int i;
 	int err;
 
-	err = shmem_inode_acct_blocks(inode, pages);
-	if (err) {
-		linux_shmem_free(run);
-		return err;
+	err = shmem_add_runs(file_inode(file), runs, nr, room->memcg, &added);
+	for (i = 0; i < nr; i++) {
+		unsigned int mine = min(added, run[i].count);
+
+		room->pages -= (unsigned long)mine << run[i].order;
+		added -= mine;
+		if (mine < run[i].count)
+			free_from(&run[i], mine);
 	}
+	return err;
+}
 
-	for (i = 0; i < run->count; i++) {
+/* Folios that were never written are looked at one by one. */
+static int insert_unwritten(struct file *file, const struct ferry_run *run,
+			    struct linux_shmem_room *room)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < run->count && !err; i++) {
 		unsigned int at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
-		struct folio *folio = pfn_folio(run->pfn + ((unsigned long)at << run->order));
+		struct ferry_run folio = {
+			.pfn = run->pfn + ((unsigned long)at << run->order),
+			.index = run->index + ((unsigned long)i << run->order),
+			.count = 1,
+			.order = run->order,
+			.flags = run->flags,
+		};
+		struct shmem_run one = {
+			.pfn = folio.pfn,
+			.index = folio.index,
+			.count = 1,
+			.order = folio.order,
+			.uptodate = written(&folio),
+		};
 
-		if (err)
-			folio_put(folio);
-		else
-			err = insert(inode->i_mapping, folio,
-				     run->index + ((unsigned long)i << run->order), run->flags);
+		err = insert(file, &one, &folio, 1, room);
 		cond_resched();
 	}
+	if (i < run->count)
+		free_from(run, i);
+	return err;
+}
 
-	/* Gives back what was accounted for folios that are not in the file. */
-	shmem_recalc_inode(inode, pages, 0);
+int linux_shmem_insert(struct file *file, const struct ferry_run *run, unsigned int nr,
+		       struct linux_shmem_room *room)
+{
+	struct shmem_run runs[LINUX_SHMEM_RUNS];
+	unsigned int i, first = 0;
+	int err = 0;
+
+	for (i = 0; i <= nr; i++) {
+		if (i == nr || run[i].flags & FERRY_MEMFD_UNWRITTEN) {
+			if (i > first && !err)
+				err = insert(file, runs + first, run + first, i - first, room);
+			else
+				while (first < i)
+					linux_shmem_free(&run[first++]);
+			if (i < nr && !err)
+				err = insert_unwritten(file, &run[i], room);
+			else if (i < nr)
+				linux_shmem_free(&run[i]);
+			first = i + 1;
+			continue;
+		}
+		runs[i].pfn = run[i].pfn;
+		runs[i].index = run[i].index;
+		runs[i].count = run[i].count;
+		runs[i].order = run[i].order;
+		runs[i].descending = run[i].flags & FERRY_RUN_DESCENDING;
+		runs[i].uptodate = true;
+	}
 	return err;
 }
 

@@ -21,6 +21,7 @@ extern "C" {
 
 struct file;
 struct folio;
+struct mem_cgroup;
 
 /* ---- any shmem file ---- */
 
@@ -112,12 +113,13 @@ void (linux_shmem_keep)(struct file *file, unsigned long long first, unsigned lo
 
 /**
  * struct linux_shmem_batch - folios that linux_shmem_pin() found
- * @folio: the folios, for linux.c
- * @run:   what they are, each with a count of 1 and FERRY_MEMFD_* flags
+ * @run:   what they are, with FERRY_MEMFD_* flags; folios that follow each other
+ *         are one run
+ * @folio: for linux.c
  */
 struct linux_shmem_batch {
-	struct folio *folio[LINUX_SHMEM_BATCH];
 	struct ferry_run run[LINUX_SHMEM_BATCH];
+	struct folio *folio[LINUX_SHMEM_BATCH];
 };
 
 /**
@@ -126,17 +128,19 @@ struct linux_shmem_batch {
  * @end:   what lies beyond the size is left out
  * @batch: the folios, in the order of the file
  *
- * memfd_pin_folios(): swaps in, and moves folios out of memory that must not
- * be pinned for long (CMA, in which KHO's scratch area lies, and movable
- * zones). A hole in the range it fills, so there should be none, and must not
+ * Folios that can stay where they are, which is nearly all of them, are pinned
+ * on a walk through the page cache. Where it meets another one it stops, and
+ * memfd_pin_folios() does the next: swaps in, and moves folios out of memory that
+ * must not be pinned for long (CMA, in which KHO's scratch area lies, and movable
+ * zones). A hole in the range is filled by that, so there should be none, and must not
  * be any while new pages are held back. The first folio may begin before the
  * range, and the last one end behind it. A pinned folio stays in the page cache.
  *
  * A folio that is not up to date (allocated, and never written) is zeroed, and
  * has FERRY_MEMFD_UNWRITTEN.
  *
- * Return: folios pinned, at least 1, from @first on without a gap; -ENOMEM,
- * -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
+ * Return: runs of folios pinned, at least 1, from @first on without a gap;
+ * -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
  */
 int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long long end,
 		      struct linux_shmem_batch *batch);
@@ -169,20 +173,53 @@ unsigned int (linux_shmem_max_order)(void);
 int (linux_shmem_create)(const struct linux_shmem_attrs *attrs, struct file **file);
 
 /**
- * linux_shmem_insert - give a run of folios to a file
- * @run: of ferry_runs_next(): each folio with one reference, which is taken in
- *       any case, and FERRY_MEMFD_* flags. Its order is at most linux_shmem_max_order(), and its index
- *       a multiple of the folio's size
- *
- * The pages are charged to the memory cgroup of the caller, and accounted to
- * the file, once per run. They are up to date (but for those that were not
- * written) and dirty: else reclaim might drop them, and what they were written
- * with through a mapping that the last kernel had not looked at yet.
- *
- * Return: 0, -EEXIST (the file has such a page already), -ENOMEM, -ENOSPC; the
- * file then has the folios up to there, and the others are free.
+ * struct linux_shmem_room - what a file may take in, paid in advance
+ * @pages: that are left, of 4 KiB
+ * @total: that there were
+ * @memcg: for linux.c
  */
-int (linux_shmem_insert)(struct file *file, const struct ferry_run *run);
+struct linux_shmem_room {
+	unsigned long long pages;
+	unsigned long long total;
+	struct mem_cgroup *memcg;
+};
+
+/**
+ * linux_shmem_reserve - make room for pages before the first one is taken
+ * @pages: at most LINUX_SHMEM_MAX_PAGES
+ *
+ * They are charged to the memory cgroup of the caller, and accounted to the
+ * file, at once: so that there is nothing to undo when there is no room.
+ *
+ * Return: 0, or -ENOMEM: then nothing has changed.
+ */
+int (linux_shmem_reserve)(struct file *file, unsigned long long pages,
+			  struct linux_shmem_room *room);
+#define LINUX_SHMEM_MAX_PAGES	(1ull << 40)
+
+/* Gives back what is left of it. */
+void (linux_shmem_settle)(struct file *file, struct linux_shmem_room *room);
+
+#define LINUX_SHMEM_RUNS	32
+
+/**
+ * linux_shmem_insert - give runs of folios to a file
+ * @run:  of ferry_runs_next(): each folio with one reference, which is taken in
+ *        any case, and FERRY_MEMFD_* flags. Its order is at most
+ *        linux_shmem_max_order(), and its index a multiple of the folio's size
+ * @nr:   number of runs, at most LINUX_SHMEM_RUNS
+ * @room: has as many pages as the runs
+ *
+ * The pages are up to date (but for those that were not written) and dirty:
+ * else reclaim might drop them, and what they were written with through a
+ * mapping that the last kernel had not looked at yet. Memory for the page
+ * cache's own needs is waited for: half a file would be no file.
+ *
+ * Return: 0, or -EEXIST (the file has such a page already); the file then has
+ * the folios up to there, and the others are free.
+ */
+int (linux_shmem_insert)(struct file *file, const struct ferry_run *run, unsigned int nr,
+			 struct linux_shmem_room *room);
 
 /* Frees each folio of a run of ferry_runs_next(). */
 void (linux_shmem_free)(const struct ferry_run *run);

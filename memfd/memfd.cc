@@ -136,23 +136,15 @@ Result<void> Memfd::record(const Extent &piece)
 	return {};
 }
 
-// Records pinned folios; unpins those that it could not record. kho.ko makes
-// runs of them; what is one already goes there in one call.
+// Records pinned folios; unpins those that it could not record.
 Result<void> Memfd::record_batch(unsigned int nr)
 {
-	const ferry_run *folio = batch_->run;
-	for (unsigned int i = 0; i < nr;) {
-		ferry_run run = folio[i++];
-		while (i < nr && folio[i].order == run.order && folio[i].flags == run.flags &&
-		       folio[i].pfn == run.pfn + pages_of(run) &&
-		       folio[i].index == run.index + pages_of(run))
-			run.count += folio[i++].count;
-		auto result = append(run);
+	for (unsigned int i = 0; i < nr; ++i) {
+		auto result = append(batch_->run[i]);
 		if (result.has_value())
 			continue;
-		linux_shmem_unpin(&run);
 		for (; i < nr; ++i)
-			linux_shmem_unpin(&folio[i]);
+			linux_shmem_unpin(&batch_->run[i]);
 		return result;
 	}
 	return {};
@@ -228,10 +220,15 @@ Result<void> Memfd::save(ferry_writer *writer)
 
 namespace {
 
-Result<ferry_runs_in *> open_pages(ferry_node state)
+Result<ferry_bulk> pages_record(ferry_node state)
 {
 	ferry_bulk bulk;
 	TRY(check_status(ferry_get(ferry_child(state, "pages"), &ferry_bulk_record, &bulk)));
+	return bulk;
+}
+
+Result<ferry_runs_in *> open_pages(const ferry_bulk &bulk)
+{
 	ferry_runs_in *pages;
 	TRY(check_status(ferry_runs_open(&bulk, "memfd", &pages)));
 	return pages;
@@ -254,40 +251,90 @@ const char *fault_of(const ferry_run &run, unsigned long long size)
 	return nullptr;
 }
 
-Result<void> insert(struct file *file, const ferry_run &run, unsigned long long size)
+// A file that is made again, and takes its pages in.
+class Incoming {
+    public:
+	Incoming(struct file *file, unsigned long long size, ferry_luo_file *self)
+		: file_{file}, size_{size}, self_{self}
+	{
+	}
+	Incoming(const Incoming &) = delete;
+	Incoming &operator=(const Incoming &) = delete;
+
+	// Errno::NoMem: nothing has changed.
+	Result<void> fill(ferry_runs_in *pages, unsigned long long nr_pages);
+
+    private:
+	Result<void> take_all(ferry_runs_in *pages);
+	Result<void> take(const ferry_run &run);
+	Result<void> insert();
+	void drop();
+
+	struct file *file_;
+	unsigned long long size_;
+	ferry_luo_file *self_;
+	unsigned long long done_ = 0; // pages
+	linux_shmem_room room_{};
+	// Runs that were taken, and wait for others to be inserted with.
+	ferry_run run_[LINUX_SHMEM_RUNS];
+	unsigned int nr_ = 0;
+};
+
+Result<void> Incoming::insert()
 {
-	if (const char *fault = fault_of(run, size)) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size,
+	auto result = check_status(linux_shmem_insert(file_, run_, nr_, &room_));
+	nr_ = 0;
+	if (!result.has_value())
+		log_err("a memfd of %llu bytes: a page is there twice", size_);
+	ferry_luo_progress(self_, done_ * page_size, 0);
+	return result;
+}
+
+void Incoming::drop()
+{
+	while (nr_)
+		linux_shmem_free(&run_[--nr_]);
+}
+
+Result<void> Incoming::take(const ferry_run &run)
+{
+	if (const char *fault = fault_of(run, size_)) {
+		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size_,
 			run.count, run.index, fault);
 		linux_shmem_free(&run);
 		return fail(Errno::BadMsg);
 	}
-	auto result = check_status(linux_shmem_insert(file, &run));
-	if (!result.has_value()) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu: error %d", size,
-			run.count, run.index, ferry::to_errno(result));
-	}
-	return result;
-}
-
-Result<void> fill(struct file *file, ferry_runs_in *pages, unsigned long long size,
-		  ferry_luo_file *self)
-{
-	ferry_run run;
-	unsigned long long done = 0;
-	while (TRY(check(ferry_runs_next(pages, &run)))) {
-		TRY(insert(file, run, size));
-		done += pages_of(run);
-		ferry_luo_progress(self, done * page_size, 0);
-	}
+	run_[nr_++] = run;
+	done_ += pages_of(run);
+	if (nr_ == LINUX_SHMEM_RUNS)
+		return insert();
 	return {};
 }
 
-// `taken`: the pages are no longer those of the last kernel.
+Result<void> Incoming::take_all(ferry_runs_in *pages)
+{
+	ferry_run run;
+	while (TRY(check(ferry_runs_next(pages, &run))))
+		TRY(take(run));
+	return nr_ ? insert() : Result<void>{};
+}
+
+Result<void> Incoming::fill(ferry_runs_in *pages, unsigned long long nr_pages)
+{
+	TRY(check_status(linux_shmem_reserve(file_, nr_pages, &room_)));
+	auto result = take_all(pages);
+	drop();
+	linux_shmem_settle(file_, &room_);
+	return result;
+}
+
+// `taken`: the pages are no longer those of the last kernel. While they are, all
+// can be tried again.
 Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *self)
 {
-	// The pages first: whatever fails later, closing them frees them.
-	ferry_runs_in *pages = TRY(open_pages(state));
+	// The pages first: whatever is wrong with the rest, closing them frees them.
+	const ferry_bulk bulk = TRY(pages_record(state));
+	ferry_runs_in *pages = TRY(open_pages(bulk));
 	taken = true;
 	ferry::Undo close{[pages] { ferry_runs_close(pages); }};
 
@@ -300,11 +347,19 @@ Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *se
 		.mode = record.mode,
 	};
 	struct file *file;
-	TRY(check_status(linux_shmem_create(&attrs, &file)));
-	ferry::Undo put{[file] { linux_shmem_put(file); }};
-	TRY(fill(file, pages, record.size, self));
-	put.dismiss();
-	return file;
+	auto result = check_status(linux_shmem_create(&attrs, &file));
+	if (result.has_value()) {
+		result = Incoming{file, record.size, self}.fill(pages, bulk.pages);
+		if (result.has_value())
+			return file;
+		linux_shmem_put(file);
+	}
+	if (result.error() == Errno::NoMem) {
+		taken = false;
+		close.dismiss();
+		ferry_runs_leave(pages);
+	}
+	return fail(result.error());
 }
 
 // ---- the handler ----
@@ -362,7 +417,8 @@ void finish(ferry_luo_args *args)
 {
 	if (args->priv == &pages_taken)
 		return;
-	auto pages = open_pages(args->state);
+	auto bulk = pages_record(args->state);
+	auto pages = bulk.has_value() ? open_pages(*bulk) : fail(bulk.error());
 	if (pages.has_value())
 		ferry_runs_close(*pages);
 	else

@@ -79,10 +79,11 @@ struct ferry_runs *(ferry_runs_create)(struct ferry_owner *owner);
  *
  * A run that continues the last one in both, with the same order and flags,
  * becomes part of it. The caller keeps the folios in place (pinned), and in
- * the order that they have, until ferry_runs_destroy().
+ * the order that they have, until ferry_runs_destroy(). They are preserved when
+ * many have come together, and by ferry_runs_seal().
  *
  * Return: 0, -ENOMEM, -EINVAL (@run is not as described above, or spans more
- * than two NUMA nodes), or what kho_preserve_pages() says. After an error the list is as it was.
+ * than two NUMA nodes), or what kho_preserve_runs() says. After an error the list is as it was.
  */
 int (ferry_runs_append)(struct ferry_runs *runs, const struct ferry_run *run);
 
@@ -118,8 +119,9 @@ void (ferry_runs_destroy)(struct ferry_runs *runs);
  * @what: names it in messages
  * @in:   the list, on success
  *
- * Checks the chain of blocks and all of its runs, before a single page is
- * restored: bounds, checksums, and that each page was really preserved.
+ * Checks the chain of blocks and all of its runs: bounds, checksums, and that
+ * each page was really preserved. Nothing is restored before the first
+ * ferry_runs_next() or ferry_runs_close().
  *
  * Return: 0, -ENOMEM or -EBADMSG.
  */
@@ -136,6 +138,14 @@ int (ferry_runs_open)(const struct ferry_bulk *ref, const char *what,
  * the run is lost then, and the walk can go on.
  */
 int (ferry_runs_next)(struct ferry_runs_in *in, struct ferry_run *run);
+
+/**
+ * ferry_runs_leave - leave everything where it is, for another ferry_runs_open()
+ *
+ * For a caller that lacks something else, and will try again. Frees the list
+ * only; not after ferry_runs_next().
+ */
+void (ferry_runs_leave)(struct ferry_runs_in *in);
 
 /* Frees the list, and every page that was not taken. */
 void (ferry_runs_close)(struct ferry_runs_in *in);

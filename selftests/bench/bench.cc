@@ -5,20 +5,22 @@
  *	ferry-bench before LAYOUT MIB	preserves a memfd, and jumps
  *	ferry-bench after		retrieves it in the next kernel
  *
- * LAYOUT is 4k (every page written) or sparse (one page in a hundred). The next
- * kernel has to be loaded already (kexec-load). Each prints one line of JSON
- * that scripts/bench reads; it works with either orchestrator.
+ * The layouts are those of `layouts` below. The next kernel has to be loaded
+ * already (kexec-load). Each prints one line of JSON that scripts/bench reads;
+ * it works with either orchestrator. Every page is written with a value of its
+ * own, and has it still in the next kernel, or the run fails.
  */
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <thread>
 
 #include <linux/reboot.h>
-#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 
 #include "selftests/lib/stamps.hh"
 
@@ -31,16 +33,44 @@ constexpr std::uint64_t page = 4096;
 constexpr char session_name[] = "ferry-bench";
 constexpr std::uint64_t token = 1;
 
+struct Layout {
+	const char *name;
+	std::uint64_t stride; // in pages: one of so many is written
+	bool huge; // asks for THP
+	bool interleaved; // every second page of the memory is somebody else's
+};
+
+constexpr Layout layouts[] = {
+	{"4k", 1, false, false},
+	{"interleaved", 1, false, true},
+	{"thp", 1, true, false},
+	{"sparse", 100, false, false},
+};
+
 struct Run {
 	std::uint64_t tsc_at_jump;
 	std::uint64_t tsc_khz;
 	std::uint64_t size;
-	std::uint64_t stride; // in pages: one of so many is written
+	std::uint64_t stride;
 };
 
+Fd create(const char *name, std::uint64_t size)
+{
+	Fd fd(static_cast<int>(must_call("memfd", ::memfd_create(name, MFD_CLOEXEC))));
+	must_call("ftruncate", ::ftruncate(fd.get(), static_cast<off_t>(size)));
+	return fd;
+}
+
+// Aligned, or the kernel does not use huge pages.
 std::uint64_t *map(int fd, std::uint64_t size)
 {
-	void *at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	constexpr std::uint64_t huge = 2 << 20;
+	void *area = ::mmap(nullptr, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		die("mmap", {errno, std::system_category()});
+	auto *aligned = reinterpret_cast<void *>(
+		(reinterpret_cast<std::uint64_t>(area) + huge - 1) & -huge);
+	void *at = ::mmap(aligned, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
 	if (at == MAP_FAILED)
 		die("mmap", {errno, std::system_category()});
 	return static_cast<std::uint64_t *>(at);
@@ -49,6 +79,32 @@ std::uint64_t *map(int fd, std::uint64_t size)
 std::uint64_t word_of(std::uint64_t index)
 {
 	return (index + 1) * 0x9e3779b97f4a7c15ull;
+}
+
+void fill(const Layout &layout, int fd, std::uint64_t size)
+{
+	std::uint64_t *words = map(fd, size);
+	if (layout.huge)
+		must_call("madvise", ::madvise(words, size, MADV_HUGEPAGE));
+	// The pages of another file lie between those of this one.
+	Fd other = create("other", size);
+	std::uint64_t *between = map(other.get(), size);
+	for (std::uint64_t index = 0; index < size / page; index += layout.stride) {
+		words[index * page / sizeof(*words)] = word_of(index);
+		if (layout.interleaved)
+			between[index * page / sizeof(*words)] = 1;
+	}
+	::munmap(words, size);
+	::munmap(between, size);
+}
+
+std::uint64_t wrong_pages(int fd, const Run &run)
+{
+	std::uint64_t wrong = 0;
+	std::uint64_t *words = map(fd, run.size);
+	for (std::uint64_t index = 0; index < run.size / page; index += run.stride)
+		wrong += words[index * page / sizeof(*words)] != word_of(index);
+	return wrong;
 }
 
 // A value of a "key value" file; -1 where there is none, as with mainline.
@@ -64,39 +120,83 @@ long long value_of(const char *path, const std::string &key)
 	return -1;
 }
 
-int before(const std::string &layout, std::uint64_t mib)
+std::uint64_t free_memory()
 {
-	if (layout != "4k" && layout != "sparse") {
-		std::fprintf(stderr, "ferry-bench: there is no layout '%s'\n", layout.c_str());
-		return 2;
+	struct sysinfo info{};
+	::sysinfo(&info);
+	return std::uint64_t{info.freeram} * info.mem_unit;
+}
+
+// How much less free memory there was, at the worst moment, than in the beginning.
+class Peak {
+    public:
+	Peak() : before_{free_memory()}, least_{before_}, thread_{[this] { watch(); }}
+	{
 	}
+	std::uint64_t stop()
+	{
+		stop_ = true;
+		thread_.join();
+		return before_ - least_;
+	}
+
+    private:
+	void watch()
+	{
+		while (!stop_) {
+			least_ = std::min(least_, free_memory());
+			::usleep(2000);
+		}
+		least_ = std::min(least_, free_memory());
+	}
+
+	std::uint64_t before_;
+	std::uint64_t least_;
+	std::atomic<bool> stop_ = false;
+	std::thread thread_;
+};
+
+std::uint64_t allocated(int fd)
+{
+	struct stat st{};
+	must_call("fstat", ::fstat(fd, &st));
+	return static_cast<std::uint64_t>(st.st_blocks) * 512;
+}
+
+void print(const char *name, std::uint64_t value)
+{
+	std::printf("BENCH {\"%s\": %llu}\n", name, static_cast<unsigned long long>(value));
+}
+
+[[noreturn]] void jump()
+{
+	::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC,
+		  nullptr);
+	die("kexec", {errno, std::system_category()});
+}
+
+int before(const Layout &layout, std::uint64_t mib)
+{
 	auto device = must("/dev/liveupdate", Device::open());
 	auto run = must("stamps", Stamps<Run>::create(device));
 	run->size = mib << 20;
-	run->stride = layout == "4k" ? 1 : 100;
+	run->stride = layout.stride;
 	run->tsc_khz = measure_tsc_khz();
 
-	Fd fd(static_cast<int>(must_call("memfd", ::memfd_create("bench", MFD_CLOEXEC))));
-	must_call("ftruncate", ::ftruncate(fd.get(), static_cast<off_t>(run->size)));
-	std::uint64_t *words = map(fd.get(), run->size);
-	for (std::uint64_t index = 0; index < run->size / page; index += run->stride)
-		words[index * page / sizeof(*words)] = word_of(index);
+	Fd fd = create("bench", run->size);
+	fill(layout, fd.get(), run->size);
 
 	auto session = must("session", device.create(session_name));
+	Peak peak;
 	std::uint64_t start = clock_ns();
 	must("preserve", session.preserve(fd.get(), token));
 	std::uint64_t preserved = clock_ns();
-
-	struct stat st;
-	::fstat(fd.get(), &st);
-	std::printf("BENCH {\"preserve_ns\": %llu, \"allocated\": %llu}\n",
-		    static_cast<unsigned long long>(preserved - start),
-		    static_cast<unsigned long long>(st.st_blocks) * 512);
+	print("peak", peak.stop());
+	print("preserve_ns", preserved - start);
+	print("allocated", allocated(fd.get()));
 	std::fflush(stdout);
 	run->tsc_at_jump = __rdtsc();
-	must_call("kexec", ::syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
-				     LINUX_REBOOT_CMD_KEXEC, nullptr));
-	return 1;
+	jump();
 }
 
 int after()
@@ -110,32 +210,34 @@ int after()
 	std::uint64_t start = clock_ns();
 	Fd fd = must("retrieve", session.retrieve(token));
 	std::uint64_t retrieved = clock_ns();
+	std::uint64_t *words = map(fd.get(), run->size);
+	bool first_is_there = *words == word_of(0);
+	std::uint64_t tsc_at_first = __rdtsc();
+	std::uint64_t finishing = clock_ns();
 	must("finish", session.finish());
 	std::uint64_t finished = clock_ns();
 
-	std::uint64_t wrong = 0;
-	std::uint64_t *words = map(fd.get(), run->size);
-	for (std::uint64_t index = 0; index < run->size / page; index += run->stride)
-		wrong += words[index * page / sizeof(*words)] != word_of(index);
-	if (wrong) {
+	std::uint64_t wrong = wrong_pages(fd.get(), *run.operator->());
+	if (wrong || !first_is_there) {
 		std::fprintf(stderr, "ferry-bench: %llu pages came back wrong\n",
 			     static_cast<unsigned long long>(wrong));
 		return 1;
 	}
-	struct stat st;
-	::fstat(fd.get(), &st);
 	constexpr char update[] = "/sys/kernel/debug/ferry/update";
-	std::printf("BENCH {\"retrieve_ns\": %llu, \"finish_ns\": %llu, \"blackout_ns\": %llu, "
-		    "\"boot_ns\": %llu, \"carried\": %llu, \"metadata\": %lld, \"runs\": %lld, "
-		    "\"freeze_ns\": %lld}\n",
-		    static_cast<unsigned long long>(retrieved - start),
-		    static_cast<unsigned long long>(finished - retrieved),
-		    static_cast<unsigned long long>((tsc - run->tsc_at_jump) * 1'000'000 /
-						    run->tsc_khz),
-		    static_cast<unsigned long long>(booted),
-		    static_cast<unsigned long long>(st.st_blocks) * 512,
-		    value_of(update, "metadata"), value_of(update, "runs"),
-		    value_of(update, "freeze_ns"));
+	auto since_jump = [&](std::uint64_t at) {
+		return (at - run->tsc_at_jump) * 1'000'000 / run->tsc_khz;
+	};
+	print("blackout_ns", since_jump(tsc));
+	print("boot_ns", booted);
+	print("retrieve_ns", retrieved - start);
+	print("first_ns", since_jump(tsc_at_first));
+	print("finish_ns", finished - finishing);
+	print("carried", allocated(fd.get()));
+	for (const char *key : {"metadata", "runs", "freeze_ns"}) {
+		if (long long value = value_of(update, key); value >= 0)
+			print(key, static_cast<std::uint64_t>(value));
+	}
+	std::printf("BENCH {\"complete\": 1}\n");
 	return 0;
 }
 
@@ -144,10 +246,17 @@ int after()
 int main(int argc, char **argv)
 {
 	std::string what = argc > 1 ? argv[1] : "";
-	if (what == "before" && argc == 4)
-		return before(argv[2], std::strtoull(argv[3], nullptr, 10));
 	if (what == "after" && argc == 2)
 		return after();
-	std::fprintf(stderr, "usage: ferry-bench before 4k|sparse MIB | after\n");
+	std::string layout = argc > 2 ? argv[2] : "";
+	std::uint64_t mib = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 0;
+	auto *found = std::ranges::find(layouts, layout, &Layout::name);
+	if (what == "before" && argc == 4 && found != std::end(layouts) && mib)
+		return before(*found, mib);
+	std::fprintf(stderr,
+		     "usage: ferry-bench before LAYOUT MIB | after, where LAYOUT is one of");
+	for (const Layout &one : layouts)
+		std::fprintf(stderr, " %s", one.name);
+	std::fprintf(stderr, "\n");
 	return 2;
 }

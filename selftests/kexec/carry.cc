@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include <signal.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/wait.h>
 
@@ -204,6 +206,76 @@ AFTER()
 	CHECK(has(memfd, 0, 2 * page + 10, 7));
 	SYS(::ftruncate(memfd.get(), MiB));
 	CHECK(zero(memfd, 2 * page + 10, MiB - 2 * page - 10));
+}
+
+// ---- memory in fragments ----
+
+BEFORE("fragments/every second page is somebody else's")
+{
+	const uint64_t size = 16 * MiB;
+	auto memfd = make_memfd(size), other = make_memfd(size);
+	for (uint64_t at = 0; at < size; at += page) {
+		fill(memfd, at, page, 11);
+		fill(other, at, page, 12);
+	}
+	OK(stage.session().preserve(memfd.get(), 1));
+}
+
+AFTER()
+{
+	// What lies between is free again, and is used here; the fragments are not.
+	auto churn = make_memfd(128 * MiB);
+	fill(churn, 0, 128 * MiB, 13);
+	auto memfd = VALUE(stage.session().retrieve(1));
+	CHECK_EQ(status(memfd).st_blocks, 16 * MiB / 512);
+	for (uint64_t at = 0; at < 16 * MiB; at += page) {
+		if (!CHECK(has(memfd, at, page, 11)))
+			break;
+	}
+	CHECK(has(churn, 0, 128 * MiB, 13));
+	OK(stage.session().finish());
+}
+
+// ---- too little memory ----
+
+BEFORE("memory cgroup/no room the first time")
+{
+	only_ferry("mainline loses the file, or has the task killed");
+	auto memfd = make_memfd(32 * MiB);
+	fill(memfd, 0, 32 * MiB, 14);
+	OK(stage.session().preserve(memfd.get(), 1));
+}
+
+AFTER()
+{
+	constexpr char top[] = "/tmp/cgroup", small[] = "/tmp/cgroup/small";
+	::mkdir(top, 0700);
+	if (::mount("none", top, "cgroup2", 0, nullptr) && errno != EBUSY)
+		ktap::skip("no cgroups here");
+	auto set = [](const std::string &path, const char *value) {
+		return write_file(path.c_str(), value);
+	};
+	if (!set(std::string(top) + "/cgroup.subtree_control", "+memory"))
+		ktap::skip("no memory cgroups here");
+	SYS(::mkdir(small, 0700));
+	CHECK(set(std::string(small) + "/memory.max", "16M"));
+	CHECK(set(std::string(small) + "/cgroup.procs", "0"));
+	FAILS(stage.session().retrieve(1), ENOMEM);
+	FAILS(stage.session().retrieve(1), ENOMEM);
+	// All of it was given back.
+	CHECK(std::atoll(read_file("/tmp/cgroup/small/memory.current").c_str()) < 16 * 1024 * 1024);
+	CHECK(set(std::string(small) + "/memory.max", "64M"));
+	auto memfd = VALUE(stage.session().retrieve(1));
+	CHECK(std::atoll(read_file("/tmp/cgroup/small/memory.current").c_str()) >=
+	      32 * 1024 * 1024);
+	CHECK(set(std::string(top) + "/cgroup.procs", "0"));
+	CHECK(has(memfd, 0, 32 * MiB, 14));
+	CHECK_EQ(status(memfd).st_blocks, 32 * MiB / 512);
+	OK(stage.session().finish());
+	memfd.reset();
+	CHECK(std::atoll(read_file("/tmp/cgroup/small/memory.current").c_str()) < 16 * 1024 * 1024);
+	SYS(::rmdir(small));
+	SYS(::umount(top));
 }
 
 // ---- huge pages ----

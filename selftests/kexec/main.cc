@@ -2,12 +2,13 @@
 /*
  * The self-tests that run in the test machine:
  *
- *	ferry-tests uapi|carry1|carry2|carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|kernel [FILTER]
+ *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
+ *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]
+ *	ferry-tests soak STAGE LAST
  *
- * carry1 to carry3, veto1, veto2, session1 to session4 and kvm1 to kvm6 are the stages
- * before and after a kexec; what stage 1 leaves behind holds the sessions until the jump. kernel
- *comes last in every stage: did the kernel complain meanwhile?
+ * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
+ * the sessions until the jump. kernel comes last in every stage: did the kernel complain
+ * meanwhile?
  */
 #include "selftests/kexec/common.hh"
 
@@ -15,7 +16,10 @@ int carry_stage(int stage, const char *filter);
 int veto_stage(int stage, const char *filter);
 int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
-int kernel_cases();
+int dma_stage(int stage, const char *filter);
+int refused_stage(int stage, const char *filter);
+int soak_stage(unsigned stage, unsigned last);
+int kernel_cases(const char *filter);
 
 // For "session/kept over exec": does this descriptor lead to the session of that name?
 static int session_name(const char *fd, const char *name)
@@ -42,10 +46,17 @@ int main(int argc, char **argv)
 		return session_stage(what[7] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
+	if (what.starts_with("dma") && what.size() == 4)
+		return dma_stage(what[3] - '0', filter);
+	if (what.starts_with("refused") && what.size() == 8)
+		return refused_stage(what[7] - '0', filter);
+	if (what == "soak" && argc == 4)
+		return soak_stage(std::atoi(argv[2]), std::atoi(argv[3]));
 	if (what == "kernel")
-		return kernel_cases();
+		return kernel_cases(filter);
 	std::fprintf(stderr, "usage: ferry-tests "
-			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|session|"
-			     "session1-session4|kvm|kvm1-kvm6|kvm-unload|kernel [FILTER]\n");
+			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
+			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]\n"
+			     "       ferry-tests soak STAGE LAST\n");
 	return 2;
 }

@@ -281,7 +281,7 @@ int linux_node(unsigned long long pfn)
 	return pfn < node_boundary ? 0 : static_cast<int>(1 + (pfn - node_boundary) / node_width);
 }
 
-int linux_preserve(unsigned long long pfn, unsigned int count, unsigned int order)
+static int preserve_one(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	Range range{count, order};
 	if (!count || order > LINUX_MAX_ORDER || pfn & ((1ull << order) - 1) ||
@@ -290,8 +290,6 @@ int linux_preserve(unsigned long long pfn, unsigned int count, unsigned int orde
 		    pfn);
 		return -EINVAL;
 	}
-	if (inject("linux_preserve"))
-		return -ENOMEM;
 	if (overlaps(preserved_now, pfn, range.pages()))
 		bug("page frame %#llx is preserved twice", pfn);
 	for (Pfn at = pfn; at < pfn + range.pages() && is_small(at); ++at) {
@@ -302,7 +300,20 @@ int linux_preserve(unsigned long long pfn, unsigned int count, unsigned int orde
 	return 0;
 }
 
-void linux_unpreserve(unsigned long long pfn, unsigned int count, unsigned int order)
+int linux_preserve(const struct ferry_run *run, unsigned int nr)
+{
+	if (!nr || nr > LINUX_MAX_RUNS)
+		bug("%u runs are preserved at a time", nr);
+	if (inject("linux_preserve"))
+		return -ENOMEM;
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (int err = preserve_one(run[i].pfn, run[i].count, run[i].order))
+			return err;
+	}
+	return 0;
+}
+
+static void unpreserve_one(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	auto at = preserved_now.find(pfn);
 	if (at == preserved_now.end() || at->second.count != count || at->second.order != order) {
@@ -313,41 +324,37 @@ void linux_unpreserve(unsigned long long pfn, unsigned int count, unsigned int o
 	preserved_now.erase(at);
 }
 
+void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; ++i)
+		unpreserve_one(run[i].pfn, run[i].count, run[i].order);
+}
+
 // ---- pages, in the kernel that gets them ----
 
-bool linux_is_preserved(unsigned long long phys, unsigned int *order)
+bool linux_is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)
 {
-	auto at = incoming.keys.find(phys / page_size);
-	if (phys % page_size || at == incoming.keys.end())
-		return false;
-	if (order)
-		*order = at->second;
+	const Pfn end = pfn + Range{count, order}.pages();
+	for (Pfn at = pfn; at < end;) {
+		unsigned int want = order ? order : piece_order(at, end, false);
+		auto key = incoming.keys.find(at);
+		if (key == incoming.keys.end() || key->second != want)
+			return false;
+		at += 1ull << want;
+	}
 	return true;
 }
 
 int linux_restore(unsigned long long pfn, unsigned int count, unsigned int order)
 {
-	Range range{count, order};
-	Pfn end = pfn + range.pages();
-	bool lose = fail_restore && inject("linux_restore");
+	if (!linux_is_preserved(pfn, count, order) || (fail_restore && inject("linux_restore")))
+		return -ENOENT;
 
-	for (Pfn at = pfn; at < end;) {
-		unsigned int want = order ? order : piece_order(at, end, false);
-		auto key = incoming.keys.find(at);
-		if (key == incoming.keys.end() || key->second != want) {
-			bug("page frame %#llx is restored with order %u, but was not preserved so",
-			    at, want);
-			return -EIO;
-		}
-		incoming.keys.erase(key);
-		for (Pfn page = at; page < at + (1ull << want) && is_small(page); ++page)
-			incoming.pages.erase(page);
-		at += 1ull << want;
-	}
-	if (lose) {
-		free_pages(pfn, range.pages());
-		return -EIO;
-	}
+	Range range{count, order};
+	const Pfn end = pfn + range.pages();
+	incoming.keys.erase(incoming.keys.lower_bound(pfn), incoming.keys.lower_bound(end));
+	for (Pfn page = pfn; page < end && is_small(page); ++page)
+		incoming.pages.erase(page);
 	owned[pfn] = range;
 	return 0;
 }

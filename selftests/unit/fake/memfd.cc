@@ -11,7 +11,6 @@ namespace fake {
 
 std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
-Index shmem_full_at = ~0ull;
 
 namespace {
 
@@ -21,11 +20,13 @@ std::map<unsigned long long, Folio *> frames;
 long pins;
 long frozen;
 long held;
+long rooms;
 
 [[maybe_unused]] const bool counted = [] {
 	add_counter("pins", [] { return pins; });
 	add_counter("frozen files", [] { return frozen; });
 	add_counter("held files", [] { return held; });
+	add_counter("reserved rooms", [] { return rooms; });
 	add_counter("loose folios", [] { return long(shmem_loose.size()); });
 	add_counter("memfds", [] { return long(made.size()); });
 	return true;
@@ -252,7 +253,7 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		}
 		if (folio->poisoned) {
 			while (nr--)
-				unpin(*shmem_folio(batch->run[nr].pfn));
+				linux_shmem_unpin(&batch->run[nr]);
 			return -EHWPOISON;
 		}
 		if (!shmem.held || folio->dirty || folio->swapped)
@@ -268,7 +269,12 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 			flags = FERRY_MEMFD_UNWRITTEN;
 		}
 		unsigned short order = static_cast<unsigned short>(folio->order);
-		batch->run[nr++] = {folio->pfn, start, 1, order, flags};
+		ferry_run *last = nr ? &batch->run[nr - 1] : nullptr;
+		if (last && last->order == order && last->flags == flags &&
+		    last->pfn + (static_cast<Index>(last->count) << order) == folio->pfn)
+			++last->count;
+		else
+			batch->run[nr++] = {folio->pfn, start, 1, order, flags};
 		index = start + size_of(*folio);
 		if (nr == LINUX_SHMEM_BATCH)
 			break;
@@ -320,12 +326,31 @@ int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **file
 	return 0;
 }
 
-int linux_shmem_insert(struct file *file, const struct ferry_run *run)
+int linux_shmem_reserve(struct file *file, unsigned long long pages, struct linux_shmem_room *room)
 {
-	Shmem &shmem = Shmem::of(file);
+	if (Shmem::of(file).pages())
+		bug("room is made in a file that has pages");
+	if (pages > LINUX_SHMEM_MAX_PAGES)
+		bug("room for %llu pages", pages);
+	if (inject("shmem_reserve_room"))
+		return -ENOMEM;
+	++rooms;
+	room->pages = room->total = pages;
+	return 0;
+}
+
+void linux_shmem_settle(struct file *file, struct linux_shmem_room *room)
+{
+	--rooms;
+	if (room->total - room->pages != Shmem::of(file).pages())
+		bug("%llu pages were paid for, and the file has %llu", room->total - room->pages,
+		    Shmem::of(file).pages());
+}
+
+static int insert_one(Shmem &shmem, const ferry_run *run, int err, linux_shmem_room *room)
+{
 	if (run->order > linux_shmem_max_order())
 		bug("a folio of order %u is inserted", run->order);
-	int err = inject("shmem_inode_acct_blocks") ? -ENOSPC : 0;
 	for (unsigned int i = 0; i < run->count; ++i) {
 		const Index offset = static_cast<Index>(i) << run->order;
 		const bool descending = run->flags & FERRY_RUN_DESCENDING;
@@ -337,16 +362,28 @@ int linux_shmem_insert(struct file *file, const struct ferry_run *run)
 		}
 		unsigned char byte = loose->second.byte;
 		shmem_loose.erase(loose);
-		if (!err && run->index + offset == shmem_full_at)
-			err = -ENOMEM;
 		if (!err && shmem.at(run->index + offset))
 			err = -EEXIST;
 		if (err)
 			continue;
+		if (room->pages < 1ull << run->order)
+			bug("a page is inserted that was not paid for");
+		room->pages -= 1ull << run->order;
 		Folio &folio = shmem.add(run->index + offset, run->order, byte,
 					 run->pfn + (at << run->order));
 		folio.uptodate = byte || !(run->flags & FERRY_MEMFD_UNWRITTEN);
 	}
+	return err;
+}
+
+int linux_shmem_insert(struct file *file, const struct ferry_run *run, unsigned int nr,
+		       struct linux_shmem_room *room)
+{
+	if (!nr || nr > LINUX_SHMEM_RUNS)
+		bug("%u runs are inserted at a time", nr);
+	int err = 0;
+	for (unsigned int i = 0; i < nr; ++i)
+		err = insert_one(Shmem::of(file), &run[i], err, room);
 	return err;
 }
 

@@ -90,7 +90,5 @@ unsigned long shmem_files();
 void shmem_drop(struct file *file);
 // What linux_shmem_keep() has looked at, in pages.
 extern unsigned long long shmem_kept;
-// linux_shmem_insert() fails at the folio of this index.
-extern Index shmem_full_at;
 
 } // namespace fake
