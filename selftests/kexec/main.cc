@@ -3,8 +3,9 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|kernel [FILTER]
+ *	ferry-tests dma1-dma4|refused1-refused5 [FILTER]
  *
- * carry1 to carry3, veto1, veto2 and kvm1 to kvm6 are the stages before and after
+ * carry1 to carry3, veto1, veto2 and kvm1 to kvm6, and so on, are the stages before and after
  * a kexec; what stage 1 leaves behind holds the sessions until the jump. kernel comes
  * last in every stage: did the kernel complain meanwhile?
  */
@@ -13,6 +14,8 @@
 int carry_stage(int stage, const char *filter);
 int veto_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
+int dma_stage(int stage, const char *filter);
+int refused_stage(int stage, const char *filter);
 int kernel_cases();
 
 // For "session/kept over exec": does this descriptor lead to the session of that name?
@@ -37,10 +40,15 @@ int main(int argc, char **argv)
 		return veto_stage(what[4] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
+	if (what.starts_with("dma") && what.size() == 4)
+		return dma_stage(what[3] - '0', filter);
+	if (what.starts_with("refused") && what.size() == 8)
+		return refused_stage(what[7] - '0', filter);
 	if (what == "kernel")
 		return kernel_cases();
 	std::fprintf(stderr, "usage: ferry-tests "
-			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|"
+			     "uapi|carry1|carry2|carry3|veto1|veto2|unload|kvm|kvm1-kvm6|dma1-dma4|"
+			     "refused1-refused5|"
 			     "kvm-unload|kernel [FILTER]\n");
 	return 2;
 }
