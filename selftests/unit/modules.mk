@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # The modules and their fakes as static libraries of the host: lib<part>.a in
-# $(out) for the parts base, kho, luo, memfd, fdbox and kvm. For the Makefiles of unit/ and
+# $(out) for the parts base, kho, luo, memfd, fdbox, kvm, iommu and vfio. For the Makefiles of unit/ and
 # fuzz/, which say with what $(CXX) and $(sanitize).
 
 root := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../..)
@@ -12,12 +12,14 @@ ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-modules := kho luo memfd fdbox kvm
+modules := kho luo memfd fdbox kvm iommu vfio
 name-kho := kho
 name-luo := luo
 name-memfd := luo_memfd
 name-fdbox := fdbox
 name-kvm := luo_kvm
+name-iommu := luo_iommu
+name-vfio := luo_vfio
 
 warnings := -Wall -Wextra -Werror -Wnon-virtual-dtor -Woverloaded-virtual -Wno-psabi
 flags := -std=gnu++23 -g -O1 -fno-omit-frame-pointer $(warnings) -D_GLIBCXX_ASSERTIONS \
@@ -35,6 +37,8 @@ with-luo := base kho luo
 with-memfd := base kho luo memfd
 with-fdbox := base kho luo fdbox
 with-kvm := base kho luo kvm
+with-iommu := base kho luo iommu
+with-vfio := base kho luo vfio
 archives-of = $(patsubst %,$(out)/lib%.a,$(or $(with-$(firstword $(subst _, ,$(1)))),base))
 
 # unit.cc is Kbuild's.

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "iommu/context.hh"
+
+#include <ferry/log.hh>
+
+#include <algorithm>
+
+using ferry::check_status;
+using ferry::Errno;
+using ferry::fail;
+using ferry::Owned;
+using ferry::Result;
+
+namespace iommu {
+
+namespace {
+
+constexpr unsigned int max_tables = 1024; // as the record says
+
+template <class T> Result<T *> allocate(unsigned int nr)
+{
+	auto *array = static_cast<T *>(ferry_alloc(std::max(nr, 1u) * sizeof(T)));
+	if (!array)
+		return fail(Errno::NoMem);
+	return array;
+}
+
+// Preserves each page of a table that it is asked for.
+class Keeper {
+    public:
+	explicit Keeper(ferry_runs *runs) : runs_{runs}
+	{
+	}
+	Result<const unsigned long long *> page(unsigned long long phys)
+	{
+		// The list is not that of a file: the index only counts.
+		const ferry_run run{phys / page_size, next_++, 1, 0, 0};
+		TRY(check_status(ferry_runs_append(runs_, &run)));
+		return linux_table_page(phys);
+	}
+
+    private:
+	ferry_runs *runs_;
+	unsigned long long next_ = 0;
+};
+
+// Is this part of a file what is at this place in memory?
+Result<void> check_pages(const linux_mapping &mapping, Range range)
+{
+	unsigned long long index = (mapping.start + (range.iova - mapping.iova)) / page_size;
+	while (range.length) {
+		unsigned long long pfn, count;
+		int err = linux_file_page(mapping.file, index, &pfn, &count);
+		if (err || pfn != range.phys / page_size) {
+			log_err("IOAS %u: devices reach memory at IOVA %#llx that is not that of "
+				"the file which was mapped there",
+				mapping.ioas, range.iova);
+			return fail(err == -int(Errno::OpNotSupp) ? Errno::OpNotSupp
+								  : Errno::Inval);
+		}
+		count = std::min(count, range.length / page_size);
+		index += count;
+		range.iova += count * page_size;
+		range.phys += count * page_size;
+		range.length -= count * page_size;
+	}
+	return {};
+}
+
+} // namespace
+
+Context::~Context()
+{
+	for (unsigned int i = 0; i < nr_tables_; ++i) {
+		if (tables_[i].pages)
+			ferry_runs_destroy(tables_[i].pages);
+	}
+	ferry_free(tables_);
+	ferry_free(mappings_);
+	if (frozen_)
+		linux_iommufd_thaw(file_);
+}
+
+Result<Owned<Context>> Context::preserve(const ferry_luo_args &args, ferry_owner *owner)
+{
+	auto context = TRY(ferry::make<Context>(args.file));
+	int err = linux_iommufd_freeze(args.file);
+	if (err == -int(Errno::OpNotSupp))
+		log_err("an iommufd cannot be carried: it has more than devices, IOASs and HWPTs");
+	TRY(check_status(err));
+	context->frozen_ = true;
+	TRY(context->find_mappings(args.self));
+	TRY(context->find_tables(owner));
+	return context;
+}
+
+// ---- what is mapped ----
+
+Result<void> Context::find_mappings(ferry_luo_file *self)
+{
+	int err = linux_iommufd_mappings(
+		file_,
+		[](void *nr, const linux_mapping *) {
+			++*static_cast<unsigned int *>(nr);
+			return 0;
+		},
+		&room_for_mappings_);
+	TRY(check_status(err));
+	mappings_ = TRY(allocate<linux_mapping>(room_for_mappings_));
+
+	struct Visit {
+		Context *context;
+		ferry_luo_file *self;
+	} visit{this, self};
+	err = linux_iommufd_mappings(
+		file_,
+		[](void *ctx, const linux_mapping *mapping) {
+			auto *to = static_cast<Visit *>(ctx);
+			return ferry::to_errno(to->context->add_mapping(*mapping, to->self));
+		},
+		&visit);
+	return check_status(err);
+}
+
+Result<void> Context::add_mapping(const linux_mapping &mapping, ferry_luo_file *self)
+{
+	if (!mapping.file) {
+		log_err("IOAS %u: what is mapped at IOVA %#llx is not of a file, and cannot be "
+			"carried",
+			mapping.ioas, mapping.iova);
+		return fail(Errno::OpNotSupp);
+	}
+	if ((mapping.iova | mapping.start | mapping.length) % page_size) {
+		log_err("IOAS %u: the mapping at IOVA %#llx is not of whole pages", mapping.ioas,
+			mapping.iova);
+		return fail(Errno::OpNotSupp);
+	}
+	// Its owner changes his address space meanwhile.
+	if (nr_mappings_ == room_for_mappings_)
+		return fail(Errno::Busy);
+	TRY(check_status(ferry_luo_depend(self, mapping.file)));
+	mappings_[nr_mappings_++] = mapping;
+	return {};
+}
+
+// ---- page tables ----
+
+Result<void> Context::find_tables(ferry_owner *owner)
+{
+	int err = linux_iommufd_tables(
+		file_,
+		[](void *nr, unsigned int, const linux_table *) {
+			return ++*static_cast<unsigned int *>(nr) > max_tables ? -int(Errno::TooBig)
+									       : 0;
+		},
+		&room_for_tables_);
+	if (err == -int(Errno::OpNotSupp))
+		log_err("an iommufd cannot be carried: an HWPT is not of VT-d's second stage");
+	TRY(check_status(err));
+	tables_ = TRY(allocate<Table>(room_for_tables_));
+	err = linux_iommufd_tables(
+		file_,
+		[](void *ctx, unsigned int ioas, const linux_table *table) {
+			auto *to = static_cast<Context *>(ctx);
+			if (to->nr_tables_ == to->room_for_tables_)
+				return -int(Errno::Busy);
+			to->tables_[to->nr_tables_++] = {*table, ioas, nullptr};
+			return 0;
+		},
+		this);
+	TRY(check_status(err));
+	for (unsigned int i = 0; i < nr_tables_; ++i)
+		TRY(keep_table(tables_[i], owner));
+	return {};
+}
+
+Result<void> Context::keep_table(Table &table, ferry_owner *owner)
+{
+	table.pages = ferry_runs_create(owner);
+	if (!table.pages)
+		return fail(Errno::NoMem);
+	Keeper keeper{table.pages};
+	Leaves<Keeper> leaves{table.where, keeper};
+	for (Range leaf; TRY(leaves.next(leaf));)
+		;
+	ferry_bulk unused;
+	return check_status(ferry_runs_seal(table.pages, &unused));
+}
+
+// ---- freeze ----
+
+Result<void> Context::freeze()
+{
+	for (unsigned int i = 0; i < nr_tables_; ++i)
+		TRY(check(tables_[i]));
+	return {};
+}
+
+// Does the page table lead to nothing but what is mapped?
+Result<void> Context::check(const Table &table) const
+{
+	Trusted pages;
+	Ranges<Trusted> ranges{table.where, pages};
+	unsigned int at = 0;
+	for (Range range; TRY(ranges.next(range));) {
+		while (range.length) {
+			while (at < nr_mappings_ &&
+			       (mappings_[at].ioas < table.ioas ||
+				(mappings_[at].ioas == table.ioas &&
+				 mappings_[at].iova + mappings_[at].length <= range.iova)))
+				++at;
+			const linux_mapping *mapping = &mappings_[at];
+			if (at == nr_mappings_ || mapping->ioas != table.ioas ||
+			    mapping->iova > range.iova) {
+				log_err("IOAS %u: IOVA %#llx leads to memory, but is not mapped",
+					table.ioas, range.iova);
+				return fail(Errno::Inval);
+			}
+			Range piece = range;
+			piece.length = std::min(range.length,
+						mapping->iova + mapping->length - range.iova);
+			TRY(check_pages(*mapping, piece));
+			range.iova += piece.length;
+			range.phys += piece.length;
+			range.length -= piece.length;
+		}
+	}
+	return {};
+}
+
+// ---- save ----
+
+Result<void> Context::save(ferry_writer *writer)
+{
+	const ferry_iommufd record{.hwpts = nr_tables_};
+	TRY(check_status(ferry_put(writer, &ferry_iommufd_record, &record)));
+	for (unsigned int i = 0; i < nr_tables_; ++i) {
+		const Table &table = tables_[i];
+		const ferry_hwpt hwpt{
+			.top = table.where.top,
+			.levels = table.where.levels,
+			.format = FERRY_HWPT_VTD_SECOND_STAGE,
+			.ioas = table.ioas,
+		};
+		ferry_bulk pages;
+		char name[16];
+		ferry_format(name, sizeof(name), "hwpt@%x", i);
+		TRY(check_status(ferry_runs_seal(table.pages, &pages)));
+		TRY(check_status(ferry_begin(writer, name)));
+		TRY(check_status(ferry_put(writer, &ferry_hwpt_record, &hwpt)));
+		TRY(check_status(ferry_begin(writer, "tables")));
+		TRY(check_status(ferry_put(writer, &ferry_bulk_record, &pages)));
+		TRY(check_status(ferry_end(writer)));
+		TRY(check_status(ferry_end(writer)));
+	}
+	return {};
+}
+
+} // namespace iommu

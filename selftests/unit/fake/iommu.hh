@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0
+// iommu/linux.h on the host: iommufds, with page tables in the memory of
+// fake/kho.hh.
+#pragma once
+
+#include "kho.hh"
+#include "luo.hh"
+
+#include <iommu/linux.h>
+
+#include <deque>
+#include <set>
+
+namespace fake {
+
+using Address = unsigned long long;
+
+// A page table of VT-d's second stage, of pages of linux_page_alloc().
+class PageTable {
+    public:
+	explicit PageTable(unsigned int levels = 3);
+	PageTable(const PageTable &) = delete;
+	PageTable &operator=(const PageTable &) = delete;
+	~PageTable();
+
+	// Maps one page of 4 KiB, 2 MiB (level 2) or 1 GiB (level 3); rights: 1 read, 2
+	// write.
+	void map(Address iova, Address phys, unsigned int level = 1, unsigned int rights = 3);
+	// The entry for an address at a level, for damage.
+	Address &entry(Address iova, unsigned int level);
+
+	const linux_table where;
+	// In the order of being made: the top first.
+	std::vector<Pfn> pages;
+
+    private:
+	static Address *new_page();
+};
+
+struct Iommufd {
+	struct Hwpt {
+		unsigned int ioas;
+		std::shared_ptr<PageTable> table;
+	};
+	std::vector<linux_mapping> mappings;
+	std::vector<Hwpt> hwpts;
+	bool frozen = false;
+	// It has what cannot be carried: an object, an HWPT of another format.
+	bool other_object = false, other_format = false;
+	// Called between two walks over the mappings.
+	std::function<void(Iommufd &)> meanwhile;
+};
+
+inline constexpr int iommufd_kind = 20;
+
+file *new_iommufd();
+Iommufd &iommufd_of(file *file);
+
+// Where the pages of a file are, by their index.
+std::map<Address, Pfn> &pages_of(file *file);
+// A file whose page cache does not count in pages of 4 KiB.
+extern std::set<file *> huge_files;
+
+// Page tables that devices still go by, by their top.
+extern std::set<Address> tables_in_use;
+extern bool verifier;
+
+} // namespace fake
