@@ -146,8 +146,11 @@ extern "C" {
 int luo_module_init()
 {
 	auto made = Orchestrator::create();
-	if (made.has_value())
+	if (made.has_value()) {
 		orchestrator = made->release();
+		// Not before: a deadline may be over at once.
+		orchestrator->arm();
+	}
 	return ferry::to_errno(made);
 }
 

@@ -85,7 +85,6 @@ Result<ferry::Owned<Orchestrator>> Orchestrator::create()
 			[](Arrival &arrival) { arrival.finished_ns = ferry_now(); });
 	} else {
 		made->pinned_ = ferry_module_get(linux_this_module());
-		made->arm();
 	}
 	return made;
 }
@@ -357,7 +356,6 @@ void Orchestrator::work_ahead()
 	}
 }
 
-// Has expire() called when the next session is due.
 void Orchestrator::arm()
 {
 	unsigned long long next = Session::never;

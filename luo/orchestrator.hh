@@ -56,6 +56,8 @@ class Orchestrator {
 	// this name.
 	ferry::Result<void> renew_session(Session &session, bool files);
 
+	// Has luo_deadline() called when the next session is due.
+	void arm();
 	// Lets handlers work ahead on carried files; in a kernel thread.
 	void work_ahead();
 	// Releases what waits for longer than its policy allows; in a kernel thread.
@@ -102,7 +104,6 @@ class Orchestrator {
 	// What is finished, or undone, leaves its list, and luo.
 	void remove(Session &session);
 	bool taken(Sessions &sessions, std::string_view name);
-	void arm();
 	ferry::Result<void> check_left(Sessions &sessions);
 	ferry::Result<void> take_carried();
 	ferry::Result<void> take_session(ferry_node node);

@@ -263,6 +263,9 @@ bool linux_may_log(void)
 
 void linux_deadline(unsigned long long ms)
 {
+	// The kernel may call luo_deadline() at once: a luo that is not there yet crashes here.
+	if (!luo_device_open(false))
+		luo_device_release(false);
 	deadline_ms = ms;
 }
 
