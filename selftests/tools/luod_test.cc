@@ -270,6 +270,36 @@ TEST_P(Custody, OverAKexecAndARestart)
 	EXPECT_EQ(log, "");
 }
 
+// systemd retrieves the sessions in its fd store itself, and has them in the same places.
+TEST_P(Custody, OverAKexecInTheStoreOfTheServiceManager)
+{
+	std::optional<Agent> agent = *start();
+	auto session = agent->create(alice, "vm", {});
+	ASSERT_TRUE(session) << session.error().text;
+	ASSERT_TRUE(liveupdate::Session(std::move(*session)).preserve(memfd("memory").get(), 1));
+	kexec(agent);
+	{
+		auto device = *liveupdate::Device::open();
+		auto own = *device.retrieve("luod"), vm = *device.retrieve("vm");
+		ASSERT_TRUE(store.add("out-vm", vm.get()));
+		ASSERT_TRUE(store.add("self-out", own.get()));
+		// What was in the store of the last kernel, of the one before it.
+		ASSERT_TRUE(store.add("registry-in", memfd("stale").get()));
+	}
+	for (int i = 0; i < 2; ++i) {
+		agent = start().value();
+		auto carried = agent->get(alice, "vm", Direction::in);
+		ASSERT_TRUE(carried) << carried.error().text;
+		EXPECT_EQ(contents(*liveupdate::Session(std::move(*carried)).retrieve(1)),
+			  "memory");
+		agent.reset();
+	}
+	agent = *start();
+	EXPECT_TRUE(agent->finish(alice, "vm"));
+	EXPECT_EQ(store.names(), (std::vector<std::string>{"registry-out", "self-out"}));
+	EXPECT_EQ(log, "");
+}
+
 TEST_P(Custody, OnlyForItsOwnerAndRoot)
 {
 	std::optional<Agent> agent = *start();

@@ -50,6 +50,40 @@ std::string quoted(std::string_view name)
 
 // ---- start ----
 
+// Was this session made by the last kernel? PRESERVE_FD is not for those, in whichever
+// implementation; and what it is asked to preserve here is nothing.
+static bool of_last_kernel(const Fd &session)
+{
+	return ::lu_preserve_fd(session.get(), -1, ~std::uint64_t{}) == -EINVAL;
+}
+
+// After a kexec over which the service manager carried its store: what was for the next
+// kernel is of the last one now. luod's own session goes last, as it tells that
+// this is still to be done.
+void Agent::rename_carried(std::vector<Kept> &kept)
+{
+	auto own = std::ranges::find(kept, "self-out", &Kept::name);
+	if (own == kept.end() || !of_last_kernel(own->fd))
+		return;
+	auto rename = [&](Kept &each, const std::string &name) {
+		keep(name, each.fd.get());
+		store_->remove(each.name);
+		each.name = name;
+	};
+	for (auto &each : kept) {
+		// The registry is in luod's session; one that was in the store is of the kernel
+		// before.
+		if (each.name.starts_with("registry-")) {
+			store_->remove(each.name);
+			each.fd.reset();
+		} else if (each.name.starts_with(out_prefix)) {
+			rename(each, kept_as(Direction::in, each.name.substr(out_prefix.size())));
+		}
+	}
+	rename(*own, "self-in");
+	std::erase_if(kept, [](auto &each) { return !each.fd; });
+}
+
 // Each descriptor to its place, but for those of services.
 Outcome<Agent::Found> Agent::sort(std::vector<Kept> kept)
 {
@@ -260,6 +294,7 @@ void Agent::refresh()
 Outcome<Agent> Agent::start(Store &store, std::vector<Kept> kept, Log log)
 {
 	Agent agent(store, std::move(log));
+	agent.rename_carried(kept);
 	auto found = agent.sort(std::move(kept));
 	if (!found)
 		return std::unexpected(found.error());

@@ -12,7 +12,10 @@
  *				the registry is in the store
  *	out-NAME, in-NAME	the sessions of services
  *
- * and is changed in this order: the registry first, then the kernel, then the
+ * systemd carries its store over a kexec, and takes the sessions in it for us: then
+ * those of the next kernel come back, as those of the last one.
+ *
+ * The store is changed in this order: the registry first, then the kernel, then the
  * store. So no session is carried that the next luod does not know; and what is
  * in the registry only, is not there yet, or not any more.
  */
@@ -95,6 +98,7 @@ class Agent {
 	struct Found {
 		std::map<std::string, Fd> out, in;
 	};
+	void rename_carried(std::vector<Kept> &kept);
 	Outcome<Found> sort(std::vector<Kept> kept);
 	void recognize(std::map<std::string, Fd> found, Direction direction);
 	Outcome<> take_over(liveupdate::Device &device, std::map<std::string, Fd> found);
