@@ -71,7 +71,7 @@ TEST("kernel", "kernel/kmemleak")
 
 } // namespace
 
-int kernel_cases()
+int kernel_cases(const char *filter)
 {
-	return ktap::run("kernel");
+	return ktap::run("kernel", filter);
 }

@@ -164,8 +164,10 @@ TEST("session", "seeing/progress while a long preserve runs")
 {
 	auto device = open_device();
 	auto session = VALUE(device.create("long"));
-	auto memfd = make_memfd(256 * MiB);
-	fill(memfd, 0, 256 * MiB, 1);
+	// Every second page: no two make one run, so that there is something to do.
+	auto memfd = make_memfd(512 * MiB);
+	for (uint64_t at = 0; at < 512 * MiB; at += 2 * 4096)
+		SYS(::pwrite(memfd.get(), "x", 1, at));
 	std::atomic<bool> done = false;
 	std::thread preserve([&] {
 		OK(session.preserve(memfd.get(), 7));
@@ -574,7 +576,12 @@ AFTER()
 	CHECK(ferry::text(update.from) == names.release);
 	CHECK(ferry::text(update.to) == names.release);
 	CHECK(update.frozen_at / 1'000'000'000 >= uint64_t(stage.number("seconds")));
-	CHECK(update.preserve_ns && update.freeze_ns && update.jump_ns && update.boot_ns);
+	CHECK(update.preserve_ns && update.freeze_ns && update.boot_ns);
+	// The jump is what the counter says beyond the boot's own clock; an emulated machine on
+	// a busy host can lose that, and then it is 0.
+	CHECK(update.jump_ns < 600'000'000'000);
+	ktap::print("# jump %llu ns, boot %llu ns", (unsigned long long)update.jump_ns,
+		    (unsigned long long)update.boot_ns);
 	need_handler();
 	OK(stage.session().retrieve(1));
 	OK(stage.session().retrieve(2));

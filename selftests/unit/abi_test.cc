@@ -98,7 +98,7 @@ TEST(Records, TablesFollowTheDeclaration)
 {
 	EXPECT_STREQ(ferry_session_record.name, "session");
 	EXPECT_EQ(ferry_session_record.size, sizeof(ferry_session));
-	ASSERT_EQ(ferry_file_record.nr_fields, 2u);
+	ASSERT_GE(ferry_file_record.nr_fields, 2u);
 	const ferry_field &token = ferry_file_record.fields[0];
 	EXPECT_STREQ(token.name, "token");
 	EXPECT_EQ(token.kind, unsigned(FERRY_U64));
