@@ -97,9 +97,26 @@ int save(void *, ferry_writer *to, bool)
 				  .preserve_ns = 0,
 				  .freeze_ns = 0,
 				  .tsc = 0,
-				  .tsc_khz = 1};
-	const ferry_session session{.session_name = "vm"};
-	const ferry_file file{.token = 1, .handler = FERRY_IOMMUFD_COMPATIBLE};
+				  .tsc_khz = 1,
+				  .refusals = 0,
+				  .frozen_at = 0,
+				  .from = {}};
+	const ferry_session session{.session_name = "vm",
+				    .policy = 0,
+				    .deadline_ms = 0,
+				    .keyed = 0,
+				    .salt = {},
+				    .key_hash = {},
+				    .maker = {},
+				    .uid = 0};
+	const ferry_file file{.token = 1,
+			      .handler = FERRY_IOMMUFD_COMPATIBLE,
+			      .pages = 0,
+			      .runs = 0,
+			      .metadata = 0,
+			      .preserve_ns = 0,
+			      .freeze_ns = 0,
+			      .label = {}};
 	const ferry_iommufd iommufd{.hwpts = 1};
 	Writer writer{to};
 	writer.put(ferry_update_record, &update);

@@ -70,13 +70,14 @@ void busy_after(Stage &stage, const Busy &row)
 		    (unsigned long long)count, (unsigned long long)data.interrupted,
 		    (unsigned long long)data.busy);
 	CHECK(count > uint64_t(stage.number("count")));
+	// Who counts OUTs may have been about to call KVM_RUN, and not have come to it any more.
 	if (row.program == guest::out)
 		CHECK(data.last == count || data.last + 1 == count);
 	else
-		CHECK(data.interrupted >= 1);
-	CHECK(data.busy >= 1);
+		CHECK(data.interrupted >= 1 && data.busy >= 1);
 	all->start();
-	CHECK(machine::wait_for([&] { return data.count > count + 1000; }));
+	// An OUT takes a slow kernel milliseconds.
+	CHECK(machine::wait_for([&] { return data.count > count + 100; }, 30'000));
 	all->stop();
 	CHECK(all->fine());
 	OK(stage.session().finish());
