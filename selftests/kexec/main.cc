@@ -7,7 +7,8 @@
  *	ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
- * the sessions until the jump. kernel comes last in every stage: did the kernel complain
+ * the sessions until the jump. With FERRY_LAST in the environment no jump follows, and
+ * nothing is left behind. kernel comes last in every stage: did the kernel complain
  * meanwhile?
  */
 #include "selftests/kexec/common.hh"
