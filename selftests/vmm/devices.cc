@@ -48,6 +48,17 @@ template <typename T> T value_of(std::span<const std::byte> data)
 	return value;
 }
 
+// Behind what the guest says of its clocks: `ferry-vmm verify` compares them.
+void print_host_clock()
+{
+	timespec now{};
+	::clock_gettime(CLOCK_REALTIME, &now);
+	char text[64];
+	int length = std::snprintf(text, sizeof(text), "host real=%lld\n",
+				   now.tv_sec * 1'000'000ll + now.tv_nsec / 1000);
+	print({text, static_cast<std::size_t>(length)});
+}
+
 } // namespace
 
 Devices::Devices(const kvm::Vm &vm, Irqchip irqchip)
@@ -58,6 +69,8 @@ Devices::Devices(const kvm::Vm &vm, Irqchip irqchip)
 	  serial_([this](bool level) { set_line(com1_irq, level); },
 		  [this](std::string_view text) {
 			  print(text);
+			  if (text.starts_with("clock "))
+				  print_host_clock();
 			  ++lines_;
 		  })
 {

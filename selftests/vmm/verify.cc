@@ -16,12 +16,17 @@ namespace vmm {
 
 namespace {
 
+using std::int64_t;
 using std::uint64_t;
 
 // What passes as an effect of a slow machine: a worker with nothing new in so many of
 // its lines, ticks of 10 ms, and us between the reading of two clocks.
 constexpr unsigned int idle_lines = 20;
 constexpr uint64_t ticks_late = 50, clock_slack_us = 20'000;
+// By how many us the guest's CLOCK_REALTIME may have moved against that of the host:
+// it is read before it is printed, and the host's behind that; the best of some lines
+// counts.
+constexpr int64_t real_slack_us = 100'000;
 
 // The fields of a line "seq ...".
 struct Seq {
@@ -57,6 +62,8 @@ class Check {
 	void order(const Seq &seq);
 	void computation(const Seq &seq);
 	void clocks(const Seq &seq);
+	void real_time(const std::string &text);
+	void end_of_host();
 
 	struct Worker {
 		uint64_t count; // how far it is
@@ -65,6 +72,10 @@ class Check {
 	std::map<unsigned int, Worker> workers_;
 	std::optional<uint64_t> first_, last_;
 	uint64_t chain_ = 0, lines_ = 0, complaints_ = 0;
+	int64_t guest_real_ = 0; // of the last line "clock ...", in us
+	std::optional<int64_t> behind_; // the host's, at the best since the last update
+	std::optional<int64_t> behind_at_first_; // on the first host
+	int64_t moved_ = 0; // at the most since then
 	uint64_t late_ = 0, gap_ = 0, tsc_gap_ = 0, files_ = 0, last_ticks_ = 0, last_due_ = 0;
 };
 
@@ -80,11 +91,49 @@ void Check::complain(const char *format, ...)
 	std::putchar('\n');
 }
 
+// The guest's wall clock, and then the host's, which the VMM adds.
+void Check::real_time(const std::string &text)
+{
+	if (auto at = text.find("clock mono="); at != std::string::npos) {
+		if (std::sscanf(text.c_str() + at, "clock mono=%*u real=%" SCNd64, &guest_real_) !=
+		    1)
+			guest_real_ = 0;
+		return;
+	}
+	int64_t host;
+	if (!guest_real_ || std::sscanf(text.c_str(), "host real=%" SCNd64, &host) != 1)
+		return;
+	auto behind = host - guest_real_;
+	if (!behind_ || std::abs(behind) < std::abs(*behind_))
+		behind_ = behind;
+}
+
+// The guest goes to another host, or ends. It may have been behind all the time: a
+// kernel that boots loses some ticks.
+void Check::end_of_host()
+{
+	if (!behind_)
+		return;
+	if (!behind_at_first_)
+		behind_at_first_ = behind_;
+	const auto moved = *behind_ - *behind_at_first_;
+	if (std::abs(moved) > real_slack_us)
+		complain("verify: up to line %" PRIu64 " the guest's time of day is %" PRId64
+			 " us behind the host's, and was %" PRId64,
+			 last_.value_or(0), *behind_, *behind_at_first_);
+	if (std::abs(moved) > std::abs(moved_))
+		moved_ = moved;
+	behind_.reset();
+}
+
 // A line of the workload, if it is one; its checksum is cut off.
 void Check::line(std::string text)
 {
 	while (!text.empty() && (text.back() == '\r' || text.back() == ' '))
 		text.pop_back();
+	if (text.find("the guest stood still for") != std::string::npos)
+		end_of_host();
+	real_time(text);
 	auto begin = std::min({text.find("seq "), text.find("complaint: "), text.find("error: ")});
 	auto sum = text.rfind(" #");
 	if (begin == std::string::npos || sum == std::string::npos || sum < begin)
@@ -158,17 +207,18 @@ void Check::computation(const Seq &seq)
 
 bool Check::report()
 {
+	end_of_host();
 	if (!lines_)
 		complain("verify: no line of the workload");
 	if (last_due_ > last_ticks_ + ticks_late)
 		complain("verify: the timer ticked %" PRIu64 " times of %" PRIu64, last_ticks_,
 			 last_due_);
 	std::printf("verify: %s: lines %" PRIu64 "-%" PRIu64 ", %zu workers, longest gap %.1f ms "
-		    "(by the TSC %.1f ms), latest timer %.1f ms, %" PRIu64 " files, "
-		    "%" PRIu64 " complaints\n",
+		    "(by the TSC %.1f ms), time of day off by %.1f ms, latest timer %.1f ms, "
+		    "%" PRIu64 " files, %" PRIu64 " complaints\n",
 		    complaints_ ? "FAILED" : "passed", first_.value_or(0), last_.value_or(0),
 		    workers_.size(), double(gap_) / 1000, double(tsc_gap_) / 1000,
-		    double(late_) / 1000, files_, complaints_);
+		    double(moved_) / 1000, double(late_) / 1000, files_, complaints_);
 	return !complaints_;
 }
 
