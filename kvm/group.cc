@@ -150,7 +150,10 @@ Result<void> Group::read()
 	// Without it there is nothing to be carried, as whoever is frozen finds out.
 	if (!vm_)
 		return {};
-	return in_worker([this](unsigned long scratch) { return read_vm(scratch, vm_, state_); });
+	return in_worker([this](unsigned long scratch) -> Result<void> {
+		TRY(check_status(linux_kvm_get_clock(scratch, vm_, &clock_, &tsc_)));
+		return read_vm(scratch, vm_, state_);
+	});
 }
 
 void Group::unfreeze()
@@ -315,6 +318,8 @@ Result<Owned<Vm>> Vm::preserve(ferry_luo_args &args, ferry_owner *owner)
 	// So that what cannot be carried is refused now, and not in the reboot.
 	TRY(vm->take_slots(TRY(Slots::read(vm->group_->kvm()))));
 	TRY(vm->check_dirty_logs());
+	Sections unused;
+	TRY(in_worker([&](unsigned long scratch) { return read_vm(scratch, args.file, unused); }));
 	TRY(vm->depend(args.self));
 	return vm;
 }
@@ -472,10 +477,7 @@ Result<void> Vm::freeze(ferry_luo_file *self)
 
 Result<void> Vm::read()
 {
-	TRY(in_worker([&](unsigned long scratch) {
-		return check_status(
-			linux_kvm_get_clock(scratch, file_, &record_.clock, &record_.tsc));
-	}));
+	group_->tell_clock(record_);
 	Sections sections;
 	TRY(sections.append(group_->state()));
 	TRY(read_vcpus(sections));

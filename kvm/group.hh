@@ -59,6 +59,12 @@ class Group : public ferry::Linked<Group> {
 	{
 		return state_;
 	}
+	// The same: kvmclock, and the host's counter at that time.
+	void tell_clock(ferry_kvm_vm &record) const
+	{
+		record.clock = clock_;
+		record.tsc = tsc_;
+	}
 
 	struct kvm *kvm() const
 	{
@@ -89,6 +95,8 @@ class Group : public ferry::Linked<Group> {
 	ferry::List<Gmem> gmems_;
 	Slots slots_;
 	Sections state_;
+	unsigned long long clock_ = 0;
+	unsigned long long tsc_ = 0;
 };
 
 // Of the module's init and exit: all groups.

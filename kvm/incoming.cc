@@ -257,8 +257,32 @@ void IncomingVm::work_ahead()
 		return create_vcpus();
 	});
 	// Whoever retrieves it tries again, and learns why it does not go.
-	if (!made.has_value())
+	if (!made.has_value()) {
 		drop();
+		return;
+	}
+	// Nobody's for now: to leave a process takes longer than to come to one.
+	(void)linux_kvm_adopt(linux_kvm_of(vm_));
+}
+
+void IncomingVm::load_ahead(const ferry_kvm_vcpu &record, Bytes state)
+{
+	const EarlyVcpu *early = find_early(record.id);
+	if (!early)
+		return;
+	// What does not go is tried again by set_memory(), and told there.
+	(void)in_worker([&](unsigned long scratch) {
+		return load_vcpu_ahead(scratch, early->vcpu, record, state);
+	});
+}
+
+EarlyVcpu *IncomingVm::find_early(unsigned int number)
+{
+	for (EarlyVcpu &early : early_) {
+		if (early.number == number)
+			return &early;
+	}
+	return nullptr;
 }
 
 Result<void> IncomingVm::create_vcpus()
@@ -279,15 +303,13 @@ Result<void> IncomingVm::create_vcpus()
 
 Result<file *> IncomingVm::create_vcpu(unsigned int number)
 {
-	for (EarlyVcpu &early : early_) {
-		if (early.number != number)
-			continue;
-		file *vcpu = std::exchange(early.vcpu, nullptr);
-		ferry::List<EarlyVcpu>::remove(early);
-		ferry::destroy(&early);
+	file *vcpu;
+	if (EarlyVcpu *early = find_early(number)) {
+		vcpu = std::exchange(early->vcpu, nullptr);
+		ferry::List<EarlyVcpu>::remove(*early);
+		ferry::destroy(early);
 		return vcpu;
 	}
-	file *vcpu;
 	TRY(in_worker([&](unsigned long) {
 		return check_status(linux_kvm_create_vcpu(vm_, number, &vcpu));
 	}));
@@ -602,21 +624,48 @@ Result<Ref<IncomingVm>> vm_of(ferry_luo_args *args)
 	return found.has_value() ? std::move(found) : fail(Errno::BadMsg);
 }
 
-Result<file *> make_vcpu(ferry_luo_args *args)
+// What prepare_vcpu() left, or read now.
+Result<Owned<IncomingVcpu>> taken_vcpu(ferry_luo_args *args)
 {
-	auto vm = TRY(vm_of(args));
-	Guard guard{vm->mutex};
+	if (args->priv == &state_taken)
+		return fail(Errno::BadMsg);
+	if (args->priv)
+		return Owned<IncomingVcpu>{
+			static_cast<IncomingVcpu *>(std::exchange(args->priv, &state_taken))};
 	auto vcpu = TRY(ferry::make<IncomingVcpu>());
 	TRY(check_status(ferry_get(args->state, &ferry_kvm_vcpu_record, &vcpu->record)));
 	vcpu->state = TRY(load_blob(args->state, "state", "a vCPU"));
 	args->priv = &state_taken;
 	TRY(check_vcpu(vcpu->state.bytes()));
+	return vcpu;
+}
+
+Result<file *> make_vcpu(ferry_luo_args *args)
+{
+	auto vm = TRY(vm_of(args));
+	Guard guard{vm->mutex};
+	auto vcpu = TRY(taken_vcpu(args));
 	file *its_file = vcpu->vcpu = TRY(vm->create_vcpu(vcpu->record.id));
 	vm->add(std::move(vcpu));
 	return linux_kvm_share(its_file);
 }
 
 } // namespace
+
+void prepare_vcpu(ferry_luo_args *args)
+{
+	auto taken = taken_vcpu(args);
+	if (!taken.has_value())
+		return;
+	IncomingVcpu *vcpu = taken->release();
+	args->priv = vcpu;
+	void *of = ferry_luo_dependency_priv(args->self, 0, &vm_handler());
+	if (!of || of == &state_taken)
+		return;
+	auto *vm = static_cast<IncomingVm *>(of);
+	Guard guard{vm->mutex};
+	vm->load_ahead(vcpu->record, vcpu->state.bytes());
+}
 
 int retrieve_vcpu(ferry_luo_args *args)
 {
@@ -628,7 +677,9 @@ int retrieve_vcpu(ferry_luo_args *args)
 
 void finish_vcpu(ferry_luo_args *args)
 {
-	if (args->status != FERRY_RETRIEVED && !args->priv)
+	if (args->priv && args->priv != &state_taken)
+		ferry::destroy(static_cast<IncomingVcpu *>(args->priv));
+	else if (args->status != FERRY_RETRIEVED && !args->priv)
 		drop_blob(args->state, "state", "a vCPU");
 }
 

@@ -68,8 +68,10 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 	// the last kernel's.
 	static ferry::Result<ferry::Ref<IncomingVm>> read(ferry_node state, bool &taken);
 
-	// Makes the VM and its vCPUs, if that goes well.
+	// Makes the VM and its vCPUs, if that goes well; in a kernel thread.
 	void work_ahead();
+	// Gives a vCPU that was made so what needs no memory.
+	void load_ahead(const ferry_kvm_vcpu &record, Bytes state);
 	// Makes the VM, if it is not there.
 	ferry::Result<void> create();
 	// Its slots refer to what the file needs.
@@ -120,6 +122,7 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 	ferry::Result<void> make(unsigned long scratch);
 	ferry::Result<void> configure(unsigned long scratch);
 	ferry::Result<void> create_vcpus();
+	EarlyVcpu *find_early(unsigned int number);
 	void drop();
 	ferry::Result<void> set_slot(unsigned long scratch, const liveupdate_kvm_slot &want,
 				     Patience &patience);
@@ -148,10 +151,14 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 ferry::Result<void> incoming_create();
 void incoming_destroy();
 
+// The handler of VMs.
+const ferry_luo_handler &vm_handler();
+
 // luo's operations. finish() of one that was not retrieved frees what it had.
 void prepare_vm(ferry_luo_args *args);
 int retrieve_vm(ferry_luo_args *args);
 void finish_vm(ferry_luo_args *args);
+void prepare_vcpu(ferry_luo_args *args);
 int retrieve_vcpu(ferry_luo_args *args);
 void finish_vcpu(ferry_luo_args *args);
 int retrieve_gmem(ferry_luo_args *args);

@@ -70,16 +70,15 @@ operations(bool (*is)(file *), unsigned long (*id)(file *), void (*prepare)(ferr
 
 constexpr ferry_luo_ops vm_ops =
 	operations<Vm>(linux_kvm_is_vm, linux_kvm_vm_id, prepare_vm, retrieve_vm, finish_vm);
-constexpr ferry_luo_ops vcpu_ops =
-	operations<Vcpu>(linux_kvm_is_vcpu, linux_kvm_vcpu_id, nullptr, retrieve_vcpu, finish_vcpu);
+constexpr ferry_luo_ops vcpu_ops = operations<Vcpu>(linux_kvm_is_vcpu, linux_kvm_vcpu_id,
+						    prepare_vcpu, retrieve_vcpu, finish_vcpu);
 constexpr ferry_luo_ops gmem_ops =
 	operations<Gmem>(linux_kvm_is_gmem, linux_kvm_gmem_id, nullptr, retrieve_gmem, finish_gmem);
 
-// The VM's last: with it work begins on what was carried.
 constinit ferry_luo_handler handlers[] = {
+	{.compatible = FERRY_KVM_VM_COMPATIBLE, .module = nullptr, .ops = &vm_ops},
 	{.compatible = FERRY_KVM_VCPU_COMPATIBLE, .module = nullptr, .ops = &vcpu_ops},
 	{.compatible = FERRY_KVM_GMEM_COMPATIBLE, .module = nullptr, .ops = &gmem_ops},
-	{.compatible = FERRY_KVM_VM_COMPATIBLE, .module = nullptr, .ops = &vm_ops},
 };
 
 constexpr const ferry_record *formats[] = {
@@ -90,16 +89,9 @@ constexpr const ferry_record *formats[] = {
 
 Result<void> register_handlers()
 {
-	for (std::size_t i = 0; i < std::size(handlers); ++i) {
-		handlers[i].module = linux_this_module();
-		auto done = check_status(ferry_luo_register(&handlers[i]));
-		if (done.has_value())
-			continue;
-		while (i--)
-			ferry_luo_unregister(&handlers[i]);
-		return done;
-	}
-	return {};
+	for (ferry_luo_handler &handler : handlers)
+		handler.module = linux_this_module();
+	return check_status(ferry_luo_register_all(handlers, std::size(handlers)));
 }
 
 Result<void> init()
@@ -123,6 +115,12 @@ Result<void> init()
 }
 
 } // namespace
+
+const ferry_luo_handler &vm_handler()
+{
+	return handlers[0];
+}
+
 } // namespace virt
 
 int kvm_module_init(void)

@@ -119,10 +119,13 @@ using VcpuIndex = Index<FERRY_KVM_REGS, FERRY_KVM_ONE_REGS - FERRY_KVM_REGS + 1>
 
 Result<void> read(unsigned long scratch, file *of, unsigned int kind, Sections &sections)
 {
-	const std::size_t room = kind == FERRY_KVM_ROUTING ? LINUX_KVM_SCRATCH_BYTES
-							   : LINUX_KVM_STATE_BYTES;
-	void *to = TRY(sections.reserve(room));
-	auto bytes = check(linux_kvm_get(scratch, of, kind, to, room));
+	std::size_t room = LINUX_KVM_STATE_BYTES;
+	auto bytes = check(linux_kvm_get(scratch, of, kind, TRY(sections.reserve(room)), room));
+	// Routes are few, as a rule; and so much memory takes its time.
+	if (kind == FERRY_KVM_ROUTING && !bytes.has_value() && bytes.error() == Errno::TooBig) {
+		room = LINUX_KVM_SCRATCH_BYTES;
+		bytes = check(linux_kvm_get(scratch, of, kind, TRY(sections.reserve(room)), room));
+	}
 	if (!bytes.has_value()) {
 		log_err("state of the kind %u cannot be read (%d)", kind, ferry::to_errno(bytes));
 		return fail(bytes.error());
@@ -151,6 +154,31 @@ constexpr std::size_t max_msrs = 1024;
 
 constexpr unsigned int msr_tsc = 0x10;
 constexpr unsigned int msr_tsc_deadline = 0x6e0;
+
+bool is_deadline(unsigned int index)
+{
+	return index == msr_tsc_deadline;
+}
+
+bool is_no_deadline(unsigned int index)
+{
+	return index != msr_tsc_deadline;
+}
+
+// Does an MSR neither start a timer nor point into the guest's memory? Those of KVM
+// (Documentation/virt/kvm/x86/msr.rst) and of Hyper-V may.
+bool refers_to_nothing(unsigned int index)
+{
+	constexpr unsigned int of_kvm_first = 0x4b564d00;
+	constexpr unsigned int of_kvm_last = 0x4b564dff;
+	constexpr unsigned int of_hyperv_first = 0x40000000;
+	constexpr unsigned int of_hyperv_last = 0x400001ff;
+	constexpr unsigned int old_wall_clock = 0x11;
+	constexpr unsigned int old_system_time = 0x12;
+	return index != old_wall_clock && index != old_system_time && !is_deadline(index) &&
+	       !(index >= of_kvm_first && index <= of_kvm_last) &&
+	       !(index >= of_hyperv_first && index <= of_hyperv_last);
+}
 
 // The list of KVM_GET_MSR_INDEX_LIST leaves out what each VMM is expected to know:
 // memory types and machine checks (Intel SDM vol. 4, table 2-2; AMD APM vol. 2,
@@ -224,19 +252,24 @@ class MsrList {
 };
 
 // Reads those that can be read, and closes the list up. A guest has not all
-// that the host could give it.
+// that the host could give it; where one is missing, its neighbours often are, too,
+// and a call copies all that it asks for: so it asks for few after a miss.
 Result<Msrs> read_msrs(unsigned long scratch, file *vcpu, Msrs list)
 {
 	std::size_t done = 0;
 	std::size_t nr = list.size();
+	std::size_t at_once = LINUX_KVM_MSRS_AT_ONCE;
 	while (done < nr) {
-		const std::size_t most = std::min<std::size_t>(nr - done, LINUX_KVM_MSRS_AT_ONCE);
+		const std::size_t most = std::min(nr - done, at_once);
 		const auto read = static_cast<std::size_t>(TRY(check(linux_kvm_get_msrs(
 			scratch, vcpu, list.data() + done, static_cast<unsigned int>(most)))));
 		done += read;
 		if (read < most) {
 			std::copy(list.begin() + done + 1, list.begin() + nr, list.begin() + done);
 			--nr;
+			at_once = 1;
+		} else {
+			at_once = std::min<std::size_t>(4 * at_once, LINUX_KVM_MSRS_AT_ONCE);
 		}
 	}
 	return list.first(nr);
@@ -293,23 +326,21 @@ class MsrLoad {
 		return {};
 	}
 
-	// Those that are deadlines, or those that are not.
-	Result<void> write(unsigned long scratch, file *vcpu, bool deadlines)
+	// Those with an index that suits.
+	Result<void> write(unsigned long scratch, file *vcpu, bool (*suits)(unsigned int index))
 	{
-		Msrs chosen = choose(deadlines);
+		Msrs chosen = choose(suits);
 		TRY(drop_equal(scratch, vcpu, chosen));
 		return write_msrs(scratch, vcpu, chosen);
 	}
 
     private:
 	// Puts them into the second list.
-	Msrs choose(bool deadlines)
+	Msrs choose(bool (*suits)(unsigned int index))
 	{
-		ferry_kvm_msr *end = std::copy_if(wanted_, wanted_ + nr_, wanted_ + nr_,
-						  [deadlines](const ferry_kvm_msr &msr) {
-							  return (msr.index == msr_tsc_deadline) ==
-								 deadlines;
-						  });
+		ferry_kvm_msr *end = std::copy_if(
+			wanted_, wanted_ + nr_, wanted_ + nr_,
+			[suits](const ferry_kvm_msr &msr) { return suits(msr.index); });
 		return {wanted_ + nr_, end};
 	}
 
@@ -388,14 +419,30 @@ Result<void> load_vcpu(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &
 	TRY(load(scratch, vcpu, FERRY_KVM_CPUID, index[FERRY_KVM_CPUID]));
 	TRY(check_status(linux_kvm_configure_vcpu(scratch, vcpu, &record)));
 	TRY(load(scratch, vcpu, FERRY_KVM_SREGS, index[FERRY_KVM_SREGS]));
-	TRY(msrs.write(scratch, vcpu, false));
+	TRY(msrs.write(scratch, vcpu, is_no_deadline));
 	TRY(check_status(linux_kvm_set_tsc(scratch, vcpu, &record)));
 	TRY(load(scratch, vcpu, FERRY_KVM_ONE_REGS, index[FERRY_KVM_ONE_REGS]));
 	for (unsigned int kind :
 	     {FERRY_KVM_XCRS, FERRY_KVM_XSAVE, FERRY_KVM_LAPIC, FERRY_KVM_EVENTS, FERRY_KVM_REGS,
 	      FERRY_KVM_NESTED, FERRY_KVM_EVENTS, FERRY_KVM_DEBUGREGS, FERRY_KVM_MP_STATE})
 		TRY(load(scratch, vcpu, kind, index[kind]));
-	return msrs.write(scratch, vcpu, true);
+	return msrs.write(scratch, vcpu, is_deadline);
+}
+
+Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
+			     Bytes blob)
+{
+	VcpuIndex index;
+	TRY(index.build(blob));
+	MsrLoad msrs;
+	TRY(msrs.prepare(index[FERRY_KVM_MSRS]));
+
+	TRY(load(scratch, vcpu, FERRY_KVM_CPUID, index[FERRY_KVM_CPUID]));
+	TRY(check_status(linux_kvm_configure_vcpu(scratch, vcpu, &record)));
+	TRY(load(scratch, vcpu, FERRY_KVM_SREGS, index[FERRY_KVM_SREGS]));
+	TRY(msrs.write(scratch, vcpu, refers_to_nothing));
+	TRY(load(scratch, vcpu, FERRY_KVM_XCRS, index[FERRY_KVM_XCRS]));
+	return load(scratch, vcpu, FERRY_KVM_XSAVE, index[FERRY_KVM_XSAVE]);
 }
 
 // ---- a VM ----

@@ -345,6 +345,13 @@ Result<unsigned long long> ferry_luo_file::dependency_token(unsigned int nr)
 	return fail(Errno::Range);
 }
 
+void *ferry_luo_file::dependency_priv(unsigned int nr, const ferry_luo_handler &handler)
+{
+	const auto token = dependency_token(nr);
+	const ferry_luo_file *need = token.has_value() ? session.find(*token) : nullptr;
+	return need && need->handler_.get() == &handler ? need->priv_ : nullptr;
+}
+
 Result<void> ferry_luo_file::can_finish()
 {
 	if (finished_)

@@ -91,6 +91,8 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	// Errno::Range: it does not need so many.
 	ferry::Result<luo::FileRef> dependency(unsigned int nr);
 	ferry::Result<unsigned long long> dependency_token(unsigned int nr);
+	// Also from prepare(): the handler's own of such a file, or null.
+	void *dependency_priv(unsigned int nr, const ferry_luo_handler &handler);
 	// Errno::NoEnt: the handler is not there; or what the handler says.
 	ferry::Result<void> can_finish();
 	// After can_finish().

@@ -4,6 +4,9 @@
 #include <ferry/luo.h>
 #include <uapi/linux/liveupdate.h>
 
+#include <algorithm>
+#include <span>
+
 #include "luo/call.hh"
 #include "luo/linux.h"
 #include "luo/orchestrator.hh"
@@ -212,12 +215,18 @@ void luo_deadline(void)
 
 /* ---- handlers ---- */
 
-int ferry_luo_register(const ferry_luo_handler *handler)
+int ferry_luo_register_all(const ferry_luo_handler *handlers, unsigned int nr)
 {
-	const int err = ferry::to_errno(orchestrator->common.registry.add(*handler));
-	if (!err && handler->ops->prepare)
+	const std::span all{handlers, nr};
+	const int err = ferry::to_errno(orchestrator->common.registry.add(all));
+	if (!err && std::ranges::any_of(all, [](auto &its) { return its.ops->prepare; }))
 		linux_background();
 	return err;
+}
+
+int ferry_luo_register(const ferry_luo_handler *handler)
+{
+	return ferry_luo_register_all(handler, 1);
 }
 
 void ferry_luo_unregister(const ferry_luo_handler *handler)
@@ -243,6 +252,12 @@ int ferry_luo_dependency_token(ferry_luo_file *self, unsigned int nr, unsigned l
 	if (of.has_value())
 		*token = *of;
 	return ferry::to_errno(of);
+}
+
+void *ferry_luo_dependency_priv(ferry_luo_file *self, unsigned int nr,
+				const ferry_luo_handler *handler)
+{
+	return self->dependency_priv(nr, *handler);
 }
 
 /* ---- sessions of other modules ---- */

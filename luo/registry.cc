@@ -2,6 +2,7 @@
 #include "luo/registry.hh"
 
 #include <ferry/log.hh>
+#include <ferry/scope.hh>
 
 #include <string_view>
 
@@ -13,31 +14,52 @@ namespace luo {
 
 Registry::~Registry()
 {
-	auto entries = entries_.lock();
-	while (Entry *entry = entries->front()) {
+	clear(*entries_.lock());
+}
+
+void Registry::clear(Entries &entries)
+{
+	while (Entry *entry = entries.front()) {
 		Entries::remove(*entry);
 		ferry::destroy(entry);
 	}
 }
 
-Result<void> Registry::add(const ferry_luo_handler &handler)
+namespace {
+
+bool is_whole(const ferry_luo_handler &handler)
 {
 	const ferry_luo_ops *ops = handler.ops;
 	std::string_view name = handler.compatible ? handler.compatible : "";
-	if (name.empty() || name.size() >= FERRY_LUO_COMPATIBLE_SIZE || !ops ||
-	    !ops->can_preserve || !ops->preserve || !ops->unpreserve || !ops->save ||
-	    !ops->retrieve || !ops->finish)
-		return fail(Errno::Inval);
+	return !name.empty() && name.size() < FERRY_LUO_COMPATIBLE_SIZE && ops &&
+	       ops->can_preserve && ops->preserve && ops->unpreserve && ops->save &&
+	       ops->retrieve && ops->finish;
+}
 
-	auto entry = TRY(ferry::make<Entry>(handler));
+} // namespace
+
+Result<void> Registry::add(std::span<const ferry_luo_handler> handlers)
+{
+	Entries added;
+	ferry::Undo drop{[&] { clear(added); }};
+	for (const ferry_luo_handler &handler : handlers) {
+		if (!is_whole(handler))
+			return fail(Errno::Inval);
+		added.push_back(*TRY(ferry::make<Entry>(handler)).release());
+	}
 	auto entries = entries_.lock();
 	for (const Entry &other : *entries) {
-		if (name == other.handler.compatible) {
+		for (const ferry_luo_handler &handler : handlers) {
+			if (std::string_view(handler.compatible) != other.handler.compatible)
+				continue;
 			log_err("there is a handler '%s' already", handler.compatible);
 			return fail(Errno::Exist);
 		}
 	}
-	entries->push_back(*entry.release());
+	while (Entry *entry = added.front()) {
+		Entries::remove(*entry);
+		entries->push_back(*entry);
+	}
 	return {};
 }
 

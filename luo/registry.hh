@@ -8,6 +8,7 @@
 #include <ferry/own.hh>
 #include <ferry/result.hh>
 
+#include <span>
 #include <utility>
 
 namespace luo {
@@ -58,7 +59,8 @@ class HandlerRef {
 class Registry {
     public:
 	~Registry();
-	ferry::Result<void> add(const ferry_luo_handler &handler);
+	// All of them, or none.
+	ferry::Result<void> add(std::span<const ferry_luo_handler> handlers);
 	void remove(const ferry_luo_handler &handler);
 
 	// The handler that says it can preserve this file, or Errno::NoEnt.
@@ -74,6 +76,7 @@ class Registry {
 		const ferry_luo_handler &handler;
 	};
 	using Entries = ferry::List<Entry>;
+	static void clear(Entries &entries);
 
 	// A leaf: can_preserve() is called under it, and takes no locks.
 	ferry::Locked<Entries, "luo.registry"> entries_;

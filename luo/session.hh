@@ -143,6 +143,8 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 	ferry::Result<FileRef> retrieve(unsigned long long token);
 	// For a handler whose file needs this one: the mutex is held.
 	ferry::Result<FileRef> retrieved(unsigned long long token);
+	// A file, or null; for one of its files, the same.
+	File *find(unsigned long long token);
 	// Lets go of all files, or, where one cannot be, of none.
 	ferry::Result<void> finish();
 	// finish(), and becomes an outgoing one, with the files that were retrieved
@@ -197,7 +199,6 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 	void forget_late_needs();
 	ferry::Result<void> can_finish();
 	template <class F> void for_each_leaving(F leave);
-	File *find(unsigned long long token);
 	void add(File &file);
 	void drop(File &file);
 

@@ -121,6 +121,18 @@ struct ferry_luo_handler {
  * Return: 0, -EINVAL (an operation or the name is missing), -EEXIST, -ENOMEM.
  */
 int (ferry_luo_register)(const struct ferry_luo_handler *handler);
+
+/**
+ * ferry_luo_register_all - introduce several handlers at once
+ * @handlers: an array
+ * @nr:       of how many
+ *
+ * For a module with more than one: its handlers are called, and it is held, as soon
+ * as they are there; so its init must not fail after that.
+ *
+ * Return: as ferry_luo_register(); after an error none of them is there.
+ */
+int (ferry_luo_register_all)(const struct ferry_luo_handler *handlers, unsigned int nr);
 void (ferry_luo_unregister)(const struct ferry_luo_handler *handler);
 
 /**
@@ -157,6 +169,20 @@ int (ferry_luo_dependency)(struct ferry_luo_file *self, unsigned int nr, struct 
 /* Its token, by which user space knows it. Return: 0, or -ERANGE. */
 int (ferry_luo_dependency_token)(struct ferry_luo_file *self, unsigned int nr,
 				 unsigned long long *token);
+
+/**
+ * ferry_luo_dependency_priv - get what prepare() has left of a file that is needed
+ * @self:    from prepare() or retrieve()
+ * @nr:      which, as of ferry_luo_dependency()
+ * @handler: the caller's, that it has to be of
+ *
+ * In prepare() the order of the files is that in which they were preserved.
+ *
+ * Return: its @priv, which stays for as long as the operation takes; NULL if there
+ * is none, or if the file is of another handler.
+ */
+void *(ferry_luo_dependency_priv)(struct ferry_luo_file *self, unsigned int nr,
+				  const struct ferry_luo_handler *handler);
 
 /* ---- sessions of other modules ---- */
 

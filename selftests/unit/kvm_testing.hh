@@ -185,7 +185,14 @@ class KvmTest : public Luo {
 		load();
 		load_kvm();
 		if (work_ahead)
-			luo_background();
+			background();
+	}
+
+	static void background()
+	{
+		fake::process = fake::nobody;
+		luo_background();
+		fake::process = 1;
 	}
 
 	// The next kernel, in which the session is retrieved, and nothing else.

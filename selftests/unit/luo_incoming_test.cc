@@ -109,6 +109,34 @@ TEST_F(LuoIn, HandlersWorkAheadOnce)
 	finish_all();
 }
 
+// What was left of a file that is needed; its handler only gets it, and in the order
+// in which they were preserved.
+TEST_F(LuoIn, WorkAheadBuildsOnThatOfOtherFiles)
+{
+	int session = create("one"), a = open("a"), d = open("d");
+	preserve_new(session, "before", 1, DEVICE, {a});
+	EXPECT_EQ(preserve(session, a, 2), 0);
+	EXPECT_EQ(preserve(session, d, 3), 0);
+	preserve_new(session, "after", 4, DEVICE, {d, a});
+	kexec({session, a, d});
+	std::map<std::string, std::vector<void *>> seen;
+	during = [&](const std::string &what, ferry_luo_file *self) {
+		for (unsigned int nr = 0; what.starts_with("prepare") && nr < 3; ++nr)
+			seen[what].push_back(ferry_luo_dependency_priv(self, nr, &kinds[MEMORY]));
+		if (what == "prepare after")
+			EXPECT_EQ(ferry_luo_dependency_priv(self, 0, &kinds[DEVICE]), nullptr);
+	};
+	luo_background();
+	during = {};
+	EXPECT_EQ(seen["prepare before"], (std::vector<void *>{nullptr, nullptr, nullptr}));
+	auto &after = seen["prepare after"];
+	ASSERT_EQ(after.size(), 3u);
+	EXPECT_STREQ(static_cast<Thing *>(after[0])->name, "d");
+	EXPECT_STREQ(static_cast<Thing *>(after[1])->name, "a");
+	EXPECT_EQ(after[2], nullptr);
+	finish_all();
+}
+
 TEST_F(LuoIn, NobodyWorksAheadOnWhatIsRetrieved)
 {
 	carry();

@@ -254,6 +254,33 @@ TEST_F(LuoOut, HandlersAreChecked)
 	});
 }
 
+TEST_F(LuoOut, HandlersAreThereTogetherOrNotAtAll)
+{
+	const ferry_luo_handler pair[] = {
+		{"first-v1", nullptr, &Handler<PLAIN>::ops},
+		{"second-v1", nullptr, &Handler<PLAIN>::ops},
+	};
+	const ferry_luo_handler known[] = {
+		{"first-v1", nullptr, &Handler<PLAIN>::ops},
+		{"memory-v1", nullptr, &Handler<PLAIN>::ops},
+	};
+	const ferry_luo_handler bad[] = {
+		{"first-v1", nullptr, &Handler<PLAIN>::ops},
+		{"", nullptr, &Handler<PLAIN>::ops},
+	};
+	EXPECT_EQ(ferry_luo_register_all(known, 2), -EEXIST);
+	EXPECT_EQ(ferry_luo_register_all(bad, 2), -EINVAL);
+	int err = 0;
+	for_each_failure([] {}, [&] { return err = ferry_luo_register_all(pair, 2); },
+			 [&] {
+				 // Of those that are not there none is in the way.
+				 EXPECT_EQ(ferry_luo_register(&known[0]), err ? 0 : -EEXIST);
+				 ferry_luo_unregister(&known[0]);
+				 for (auto &handler : pair)
+					 ferry_luo_unregister(&handler);
+			 });
+}
+
 TEST_F(LuoOut, AHandlerNeedsOnlyWhatItNeeds)
 {
 	add_kind(PLAIN);

@@ -70,7 +70,7 @@ struct Vm {
 	bool parked = false;
 	// That of the VM or a device, under way.
 	bool in_ioctl = false;
-	// The process that it belongs to; 0 is the worker.
+	// The process that it belongs to; 0 is the worker, and there is `nobody`.
 	int process = 1;
 	// Slots of KVM's own, and the process in which each has its memory.
 	std::vector<std::pair<linux_kvm_own_slot, int>> own_slots;
@@ -114,6 +114,8 @@ int run(file *vcpu);
 
 // Who calls from now on: from 1. All of them have mapped the same.
 extern int process;
+// Of a kernel thread: it has no memory of its own.
+inline constexpr int nobody = -1;
 
 // A mapping of the process; keeps the file.
 void map(unsigned long long hva, file *file, Page first, Page pages, bool shared = true);
