@@ -41,6 +41,7 @@ static_assert(sizeof(struct liveupdate_session_get_name) == 72);
 EXPORT_SYMBOL_NS_GPL(ferry_luo_register, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_preserved, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_token, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_lock_make, "FERRY");
