@@ -41,7 +41,8 @@ struct Guest {
 		return {std::move(memory), std::move(iommufd), std::move(device)};
 	}
 
-	// The device first: any order will do.
+	// The device first: any order will do. But the memory before the iommufd, so that the
+	// page tables are looked at here, and not in the jump.
 	void preserve(Session &session) const
 	{
 		OK(session.preserve(device.fd().get(), DEVICE));
@@ -126,10 +127,17 @@ BEFORE("dma/while it is preserved nothing changes, and a kexec that is refused l
 	SYS(::fallocate(guest.memory.fd().get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			guest.memory.size() - page, page));
 	*guest.memory.at<char>(guest.memory.size() - page) = 1;
-	guest.preserve(hole);
+	OK(hole.preserve(guest.device.fd().get(), DEVICE));
+	OK(hole.preserve(guest.iommufd.fd().get(), IOMMUFD));
+	OK(hole.preserve(guest.memory.fd().get(), MEMORY));
 	CHECK_EQ(jump(), EINVAL);
 	CHECK(logged("is not that of the file"));
 	hole.close();
+	// It is seen earlier where the memory cannot change any more.
+	auto settled = VALUE(stage.device.create("dma-settled"));
+	OK(settled.preserve(guest.memory.fd().get(), MEMORY));
+	FAILS(settled.preserve(guest.iommufd.fd().get(), IOMMUFD), EINVAL);
+	settled.close();
 
 	// Memory of no file; a device without its iommufd; one that is not attached.
 	auto nothing = static_cast<char *>(SYS(
