@@ -3,7 +3,8 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]
+ *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|dma-soak1-dma-soak11|
+ *		    kernel [FILTER]
  *	ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
@@ -18,6 +19,7 @@ int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
 int dma_stage(int stage, const char *filter);
 int refused_stage(int stage, const char *filter);
+int dma_soak_stage(int stage, const char *filter);
 int soak_stage(unsigned stage, unsigned last);
 int kernel_cases(const char *filter);
 
@@ -50,13 +52,16 @@ int main(int argc, char **argv)
 		return dma_stage(what[3] - '0', filter);
 	if (what.starts_with("refused") && what.size() == 8)
 		return refused_stage(what[7] - '0', filter);
+	if (what.starts_with("dma-soak"))
+		return dma_soak_stage(std::atoi(what.c_str() + 8), filter);
 	if (what == "soak" && argc == 4)
 		return soak_stage(std::atoi(argv[2]), std::atoi(argv[3]));
 	if (what == "kernel")
 		return kernel_cases(filter);
 	std::fprintf(stderr, "usage: ferry-tests "
 			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
-			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]\n"
+			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|"
+			     "dma-soak1-dma-soak11|kernel [FILTER]\n"
 			     "       ferry-tests soak STAGE LAST\n");
 	return 2;
 }
