@@ -202,9 +202,14 @@ int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupt
 	return 0;
 }
 
-static void set_due(struct vfio_pci_core_device *core, const unsigned char *due)
+/* Besides those that are due already. Context: igate is held. */
+static void add_due(struct vfio_pci_core_device *core, const unsigned char *due)
 {
-	memcpy(core->liveupdate_due, due, FERRY_VFIO_VECTORS_SIZE);
+	unsigned int vector;
+
+	for (vector = 0; vector < VFIO_PCI_MAX_VECTORS; vector++)
+		if (due[vector / 8] & 1 << vector % 8)
+			__set_bit(vector, core->liveupdate_due);
 }
 
 /* INTx that was not set up stays off: it is switched on with the first VFIO_DEVICE_SET_IRQS for it. */
@@ -217,7 +222,7 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 	iommu_liveupdate_unsave(&core->pdev->dev);
 	if (are_messages(were))
 		turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, true);
-	set_due(core, were->vectors);
+	add_due(core, were->vectors);
 	vfio_pci_liveupdate_trigger(core);
 }
 
@@ -271,7 +276,7 @@ int linux_vfio_open(unsigned int segment, unsigned int rid, const unsigned char 
 	ret = PTR_ERR_OR_ZERO(*file);
 	if (!ret) {
 		guard(mutex)(&core_of(*file)->igate);
-		set_due(core_of(*file), due);
+		add_due(core_of(*file), due);
 	}
 put:
 	pci_dev_put(pdev);
