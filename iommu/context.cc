@@ -91,6 +91,8 @@ Result<Owned<Context>> Context::preserve(const ferry_luo_args &args, ferry_owner
 	context->frozen_ = true;
 	TRY(context->find_mappings(args.self));
 	TRY(context->find_tables(owner));
+	if (context->settled_)
+		TRY(context->check_tables());
 	return context;
 }
 
@@ -139,6 +141,9 @@ Result<void> Context::add_mapping(const linux_mapping &mapping, ferry_luo_file *
 	if (nr_mappings_ == room_for_mappings_)
 		return fail(Errno::Busy);
 	TRY(check_status(ferry_luo_depend(self, mapping.file)));
+	// Many in a row are of the same file.
+	if (settled_ && (!nr_mappings_ || mappings_[nr_mappings_ - 1].file != mapping.file))
+		settled_ = ferry_luo_preserved(self, mapping.file);
 	mappings_[nr_mappings_++] = mapping;
 	return {};
 }
@@ -187,9 +192,14 @@ Result<void> Context::keep_table(Table &table, ferry_owner *owner)
 	return check_status(ferry_runs_seal(table.pages, &unused));
 }
 
-// ---- freeze ----
+// ---- what the page tables lead to ----
 
 Result<void> Context::freeze()
+{
+	return settled_ ? Result<void>{} : check_tables();
+}
+
+Result<void> Context::check_tables() const
 {
 	for (unsigned int i = 0; i < nr_tables_; ++i)
 		TRY(check(tables_[i]));

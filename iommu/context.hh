@@ -20,8 +20,9 @@ namespace iommu {
  * What they can reach has to be preserved as well, or they would write into
  * memory of the next kernel. So each mapping needs its file, and freeze() sees
  * to it that each page that a page table leads to is that page of that file. A
- * file that is preserved keeps its pages from preserve() to the jump, and the
- * iommufd is frozen before the files that it needs.
+ * file that is preserved keeps its pages from its preserve() to the jump. So where
+ * all of them are preserved before the iommufd, its preserve() looks, and freeze(),
+ * in which nobody runs, has nothing to do.
  *
  * Locks: the mutex of the session, luo's; in preserve() the iommufd's and mmap
  * locks, in linux.c; in freeze() none.
@@ -54,6 +55,7 @@ class Context {
 	ferry::Result<void> add_mapping(const linux_mapping &mapping, ferry_luo_file *self);
 	ferry::Result<void> find_tables(ferry_owner *owner);
 	ferry::Result<void> keep_table(Table &table, ferry_owner *owner);
+	ferry::Result<void> check_tables() const;
 	ferry::Result<void> check(const Table &table) const;
 
 	struct file *file_;
@@ -62,6 +64,8 @@ class Context {
 	// dependencies.
 	linux_mapping *mappings_ = nullptr;
 	unsigned int nr_mappings_ = 0, room_for_mappings_ = 0;
+	// All of these files were preserved before.
+	bool settled_ = true;
 	Table *tables_ = nullptr;
 	unsigned int nr_tables_ = 0, room_for_tables_ = 0;
 };

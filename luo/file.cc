@@ -216,9 +216,8 @@ void ferry_luo_file::forget_late_needs()
 	}
 }
 
-bool ferry_luo_file::is(const Need &need)
+bool ferry_luo_file::is(file *on)
 {
-	file *on = need.on.get();
 	// Another open file of the same thing will do: its handler knows, which is
 	// this file's, if any.
 	return file_.get() == on || (handler_->can_preserve(on) && id_of(handler_, on) == id);

@@ -63,8 +63,8 @@ struct ferry_luo_file : ferry::Linked<ferry_luo_file>, luo::Held {
 	ferry::Result<void> depend(file *on);
 	// Forgets what freeze() said that the file needs.
 	void forget_late_needs();
-	// Whether this is the file that a need of an outgoing file is about.
-	bool is(const luo::Need &need);
+	// Whether what this outgoing file preserves is behind that one.
+	bool is(file *on);
 
 	// ---- incoming ----
 

@@ -42,6 +42,7 @@ EXPORT_SYMBOL_NS_GPL(ferry_luo_register, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_register_all, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_unregister, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_depend, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_luo_preserved, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_token, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_luo_dependency_priv, "FERRY");

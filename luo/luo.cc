@@ -239,6 +239,11 @@ int ferry_luo_depend(ferry_luo_file *self, file *on)
 	return ferry::to_errno(self->depend(on));
 }
 
+bool ferry_luo_preserved(ferry_luo_file *self, file *on)
+{
+	return self->session.preserves(on);
+}
+
 int ferry_luo_dependency(ferry_luo_file *self, unsigned int nr, file **on)
 {
 	auto found = self->dependency(nr);

@@ -17,7 +17,7 @@ namespace {
 File *find_target(Files &files, Need &need)
 {
 	for (File &file : files) {
-		if (need.on ? file.is(need) : file.token() == need.token)
+		if (need.on ? file.is(need.on.get()) : file.token() == need.token)
 			return &file;
 	}
 	return nullptr;

@@ -442,6 +442,15 @@ Result<FileRef> Session::retrieve(unsigned long long token)
 	return file->retrieved();
 }
 
+bool Session::preserves(struct file *on)
+{
+	for (File &file : files_) {
+		if (file.is(on))
+			return true;
+	}
+	return false;
+}
+
 Result<FileRef> Session::retrieved(unsigned long long token)
 {
 	File *file = find(token);

@@ -141,6 +141,8 @@ class Session : public ferry::Linked<Session>, public ferry::RefCounted<Session>
 	// A file, after everything that it needs. Errno::NoEnt: no such token, or a
 	// handler is not there; order_needs()'s; and File::retrieve()'s.
 	ferry::Result<FileRef> retrieve(unsigned long long token);
+	// For a handler: the mutex is held. Whether it preserves this file.
+	bool preserves(struct file *on);
 	// For a handler whose file needs this one: the mutex is held.
 	ferry::Result<FileRef> retrieved(unsigned long long token);
 	// A file, or null; for one of its files, the same.

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "vfio/device.hh"
 
+#include <ferry/ioctl.hh>
+#include <ferry/lock.hh>
 #include <ferry/log.hh>
+
+#include <uapi/linux/liveupdate_vfio.h>
 
 #include <algorithm>
 #include <array>
@@ -83,12 +87,45 @@ Result<ferry_vfio> record_of(ferry_node state)
 	return record;
 }
 
+// The vectors that are to be signalled once when they are set up.
+void find_due(const ferry_vfio &record, unsigned char (&due)[FERRY_VFIO_VECTORS_SIZE])
+{
+	// Where the owner has switched interrupts off himself, who knows which there were.
+	const unsigned char unknown = record.interrupts == FERRY_VFIO_NONE ? 0xff : 0;
+	for (unsigned int i = 0; i < sizeof(due); ++i)
+		due[i] = record.quiet ? 0 : record.vectors[i] | unknown;
+}
+
 } // namespace
 
 // ---- in the kernel that preserves ----
 
+namespace {
+
+// A leaf.
+using Devices = ferry::Locked<ferry::List<Device>, "vfio.devices">;
+constinit Devices *devices;
+
+} // namespace
+
+Result<void> devices_create()
+{
+	devices = TRY(ferry::make<Devices>()).release();
+	return {};
+}
+
+void devices_destroy()
+{
+	ferry::destroy(devices);
+	devices = nullptr;
+}
+
 Device::~Device()
 {
+	if (linked()) {
+		auto all = devices->lock();
+		all->remove(*this);
+	}
 	if (held_)
 		linux_vfio_let_go(file_);
 }
@@ -115,6 +152,8 @@ Result<Owned<Device>> Device::preserve(const ferry_luo_args &args)
 	}
 	device->held_ = true;
 	TRY(check_status(ferry_luo_depend(args.self, iommufd)));
+	auto all = devices->lock();
+	all->push_back(*device);
 	return device;
 }
 
@@ -126,29 +165,71 @@ Result<void> Device::freeze()
 		log_err("%s is in a low-power state", name.text());
 		return fail(Errno::Busy);
 	}
-	int err = linux_vfio_freeze(file_);
+	unsigned int flags_now;
+	{
+		auto all = devices->lock();
+		flags_now = flags;
+	}
+	int err = linux_vfio_freeze(file_, flags_now & LIVEUPDATE_VFIO_FORCE_OFF, &were_);
 	if (err == -int(Errno::Busy))
 		log_err("%s can interrupt: switch that off first, with VFIO_DEVICE_SET_IRQS and "
-			"a count of 0",
+			"a count of 0, or have it switched off, with "
+			"LIVEUPDATE_VFIO_SET_INTERRUPTS",
 			name.text());
 	else if (err)
 		log_err("%s: its DMA cannot go on over a kexec (%d)", name.text(), err);
-	return check_status(err);
+	TRY(check_status(err));
+	quiet_ = flags_now & LIVEUPDATE_VFIO_NO_TRIGGER;
+	frozen_ = true;
+	return {};
 }
 
 void Device::unfreeze()
 {
-	linux_vfio_unfreeze(file_);
+	linux_vfio_unfreeze(file_, &were_);
+	were_ = {};
+	frozen_ = quiet_ = false;
 }
 
 Result<void> Device::save(ferry_writer *writer)
 {
 	const linux_vfio_device is = look(file_);
+	// A write to the configuration space that had begun before the freeze.
+	if (frozen_ && is.traits & LINUX_VFIO_MESSAGES) {
+		log_err("%s can interrupt again: its configuration was written meanwhile",
+			Name{is.segment, is.rid}.text());
+		return fail(Errno::Busy);
+	}
 	ferry_vfio record{};
 	record.segment = is.segment;
 	record.rid = is.rid;
 	std::copy(std::begin(is.config), std::end(is.config), record.config);
+	record.interrupts = were_.kind;
+	std::copy(std::begin(were_.vectors), std::end(were_.vectors), record.vectors);
+	record.quiet = quiet_;
 	return check_status(ferry_put(writer, &ferry_vfio_record, &record));
+}
+
+Result<void> set_interrupts(void *user)
+{
+	ferry::Call<liveupdate_vfio_interrupts> call;
+	TRY(call.read(user, sizeof(call.arg)));
+	if (call.arg.reserved)
+		return fail(Errno::Inval);
+	if (call.arg.flags & ~(LIVEUPDATE_VFIO_FORCE_OFF | LIVEUPDATE_VFIO_NO_TRIGGER))
+		return fail(Errno::OpNotSupp);
+	const ferry::FileRef file{linux_file_of(call.arg.device)};
+	if (!file || !linux_vfio_is(file.get()))
+		return fail(Errno::BadF);
+	const unsigned long id = linux_vfio_id(file.get());
+	auto all = devices->lock();
+	for (Device &device : *all) {
+		if (device.id() == id) {
+			device.flags = call.arg.flags;
+			return {};
+		}
+	}
+	return fail(Errno::NoEnt);
 }
 
 // ---- in the kernel that gets it ----
@@ -173,8 +254,10 @@ Result<struct file *> retrieve(ferry_node state)
 	if (!same(is.config, record.config, bars))
 		log_warn("%s: its BARs have moved", name.text());
 
+	unsigned char due[FERRY_VFIO_VECTORS_SIZE];
+	find_due(record, due);
 	struct file *file;
-	err = linux_vfio_open(record.segment, record.rid, &file);
+	err = linux_vfio_open(record.segment, record.rid, due, &file);
 	if (err == -int(Errno::NoDev))
 		log_err("%s has no VFIO driver: is there a module vfio-pci?", name.text());
 	TRY(check_status(err));

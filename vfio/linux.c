@@ -6,14 +6,56 @@
 #include <linux/iommu-liveupdate.h>
 #include <linux/iommufd.h>
 #include <linux/kmod.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/uaccess.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 
+#include <uapi/linux/liveupdate_vfio.h>
+
 #include "linux.h"
 
+static_assert(sizeof(struct liveupdate_vfio_interrupts) == 16);
+static_assert(FERRY_VFIO_VECTORS_SIZE * 8 == VFIO_PCI_MAX_VECTORS);
+
 /* ---- any device ---- */
+
+static bool has_vfio_pci(struct pci_dev *pdev)
+{
+	return pdev->driver && !strcmp(pdev->driver->name, "vfio-pci");
+}
+
+/* Where the control word of MSI or MSI-X is, and the bit that turns it on; or false. */
+static bool find_messages(struct pci_dev *pdev, bool msix, int *at, u16 *enable)
+{
+	*at = msix ? pdev->msix_cap + PCI_MSIX_FLAGS : pdev->msi_cap + PCI_MSI_FLAGS;
+	*enable = msix ? PCI_MSIX_FLAGS_ENABLE : PCI_MSI_FLAGS_ENABLE;
+	return msix ? pdev->msix_cap : pdev->msi_cap;
+}
+
+static bool has_messages_on(struct pci_dev *pdev, bool msix)
+{
+	u16 enable, control;
+	int at;
+
+	if (!find_messages(pdev, msix, &at, &enable))
+		return false;
+	pci_read_config_word(pdev, at, &control);
+	return control & enable;
+}
+
+static void turn_messages(struct pci_dev *pdev, bool msix, bool on)
+{
+	u16 enable, control;
+	int at;
+
+	if (!find_messages(pdev, msix, &at, &enable))
+		return;
+	pci_read_config_word(pdev, at, &control);
+	pci_write_config_word(pdev, at, on ? control | enable : control & ~enable);
+}
 
 static void look(struct pci_dev *pdev, struct linux_vfio_device *device)
 {
@@ -33,10 +75,12 @@ static void look(struct pci_dev *pdev, struct linux_vfio_device *device)
 		device->traits |= LINUX_VFIO_PASID;
 	if (pdev->class >> 8 == PCI_CLASS_SERIAL_USB)
 		device->traits |= LINUX_VFIO_USB;
-	if (!pdev->driver || strcmp(pdev->driver->name, "vfio-pci"))
+	if (!has_vfio_pci(pdev))
 		device->traits |= LINUX_VFIO_OTHER_DRIVER;
 	if (pdev->current_state != PCI_D0)
 		device->traits |= LINUX_VFIO_LOW_POWER;
+	if (has_messages_on(pdev, false) || has_messages_on(pdev, true))
+		device->traits |= LINUX_VFIO_MESSAGES;
 }
 
 /* ---- in the kernel that preserves ---- */
@@ -105,30 +149,81 @@ void linux_vfio_let_go(struct file *file)
 	device->liveupdate = false;
 }
 
-int linux_vfio_freeze(struct file *file)
+/* Context: igate is held. */
+static void list_interrupts(struct vfio_pci_core_device *core,
+			    struct linux_vfio_interrupts *are)
+{
+	unsigned long vector;
+	void *ctx;
+
+	memset(are, 0, sizeof(*are));
+	switch (core->irq_type) {
+	case VFIO_PCI_INTX_IRQ_INDEX:
+		are->kind = FERRY_VFIO_INTX;
+		break;
+	case VFIO_PCI_MSI_IRQ_INDEX:
+		are->kind = FERRY_VFIO_MSI;
+		break;
+	case VFIO_PCI_MSIX_IRQ_INDEX:
+		are->kind = FERRY_VFIO_MSIX;
+		break;
+	}
+	/* Those without an eventfd are not there. */
+	xa_for_each(&core->ctx, vector, ctx)
+		are->vectors[vector / 8] |= 1 << vector % 8;
+}
+
+static bool are_messages(const struct linux_vfio_interrupts *are)
+{
+	return are->kind == FERRY_VFIO_MSI || are->kind == FERRY_VFIO_MSIX;
+}
+
+int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupts *were)
 {
 	struct vfio_pci_core_device *core = core_of(file);
 	int ret;
 
-	guard(mutex)(&core->igate);
-	if (core->irq_type != VFIO_PCI_NUM_IRQS)
-		return -EBUSY;
-	ret = iommu_liveupdate_save(&core->pdev->dev);
-	if (ret)
-		return ret;
-	pci_intx(core->pdev, 0);
-	core->liveupdate_frozen = true;
+	scoped_guard(mutex, &core->igate) {
+		list_interrupts(core, were);
+		if (were->kind != FERRY_VFIO_NONE && !force)
+			return -EBUSY;
+		ret = iommu_liveupdate_save(&core->pdev->dev);
+		if (ret)
+			return ret;
+		core->liveupdate_frozen = true;
+		if (are_messages(were))
+			turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, false);
+		if (were->kind != FERRY_VFIO_INTX)
+			pci_intx(core->pdev, 0);
+	}
+	/* Who unmasks it from now on does not get through. */
+	if (were->kind == FERRY_VFIO_INTX)
+		vfio_pci_intx_mask(core);
 	return 0;
 }
 
-/* INTx stays off: it is switched on with the first VFIO_DEVICE_SET_IRQS for it. */
-void linux_vfio_unfreeze(struct file *file)
+/* Besides those that are due already. Context: igate is held. */
+static void add_due(struct vfio_pci_core_device *core, const unsigned char *due)
+{
+	unsigned int vector;
+
+	for (vector = 0; vector < VFIO_PCI_MAX_VECTORS; vector++)
+		if (due[vector / 8] & 1 << vector % 8)
+			__set_bit(vector, core->liveupdate_due);
+}
+
+/* INTx that was not set up stays off: it is switched on with the first VFIO_DEVICE_SET_IRQS for it. */
+void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *were)
 {
 	struct vfio_pci_core_device *core = core_of(file);
 
 	guard(mutex)(&core->igate);
 	core->liveupdate_frozen = false;
 	iommu_liveupdate_unsave(&core->pdev->dev);
+	if (are_messages(were))
+		turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, true);
+	add_due(core, were->vectors);
+	vfio_pci_liveupdate_trigger(core);
 }
 
 /* ---- in the kernel that gets it ---- */
@@ -162,7 +257,8 @@ int linux_vfio_find(unsigned int segment, unsigned int rid, struct linux_vfio_de
 	return 0;
 }
 
-int linux_vfio_open(unsigned int segment, unsigned int rid, struct file **file)
+int linux_vfio_open(unsigned int segment, unsigned int rid, const unsigned char *due,
+		    struct file **file)
 {
 	struct pci_dev *pdev = get_pdev(segment, rid);
 	int ret;
@@ -176,8 +272,12 @@ int linux_vfio_open(unsigned int segment, unsigned int rid, struct file **file)
 		if (ret < 0)
 			goto put;
 	}
-	*file = vfio_cdev_open_held(&pdev->dev);
+	*file = has_vfio_pci(pdev) ? vfio_cdev_open_held(&pdev->dev) : ERR_PTR(-ENODEV);
 	ret = PTR_ERR_OR_ZERO(*file);
+	if (!ret) {
+		guard(mutex)(&core_of(*file)->igate);
+		add_due(core_of(*file), due);
+	}
 put:
 	pci_dev_put(pdev);
 	return ret;
@@ -199,7 +299,53 @@ int linux_vfio_release(unsigned int segment, unsigned int rid)
 	return 0;
 }
 
-/* ---- the module ---- */
+/* ---- the caller of an ioctl ---- */
+
+struct file *linux_file_of(int fd)
+{
+	return fget(fd);
+}
+
+void linux_file_get(struct file *file)
+{
+	get_file(file);
+}
+
+void linux_file_put(struct file *file)
+{
+	fput(file);
+}
+
+int linux_user_size(const void *user, unsigned int *size)
+{
+	return get_user(*size, (const u32 __user *)user);
+}
+
+int linux_user_read(void *to, size_t size, const void *user, size_t user_size)
+{
+	return copy_struct_from_user(to, size, (const void __user *)user, user_size);
+}
+
+/* ---- the device, and the module ---- */
+
+static long device_ioctl(struct file *file, unsigned int command, unsigned long arg)
+{
+	return vfio_device_ioctl(command, (void *)arg);
+}
+
+static const struct file_operations device_fops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = device_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+/* For everybody: the descriptor of the device is what gives the right. */
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "liveupdate_vfio",
+	.mode = 0666,
+	.fops = &device_fops,
+};
 
 struct module *linux_this_module(void)
 {
@@ -208,11 +354,19 @@ struct module *linux_this_module(void)
 
 static int __init linux_init(void)
 {
-	return vfio_module_init();
+	int err = vfio_module_init();
+
+	if (err)
+		return err;
+	err = misc_register(&device);
+	if (err)
+		vfio_module_exit();
+	return err;
 }
 
 static void __exit linux_exit(void)
 {
+	misc_deregister(&device);
 	vfio_module_exit();
 }
 

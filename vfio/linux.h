@@ -9,6 +9,7 @@
 #ifndef FERRY_VFIO_LINUX_H
 #define FERRY_VFIO_LINUX_H
 
+#include <abi/vfio.h>
 #include <ferry/kernel.h>
 
 #ifdef __cplusplus
@@ -27,6 +28,7 @@ enum linux_vfio_trait {
 	LINUX_VFIO_USB = 8,		/* a USB controller, which the next kernel resets early on */
 	LINUX_VFIO_OTHER_DRIVER = 16,	/* the driver is not vfio-pci */
 	LINUX_VFIO_LOW_POWER = 32,	/* not in D0 */
+	LINUX_VFIO_MESSAGES = 64,	/* MSI or MSI-X is on */
 };
 
 #define LINUX_VFIO_CONFIG_SIZE	64
@@ -69,17 +71,32 @@ int (linux_vfio_hold)(struct file *file);
 void (linux_vfio_let_go)(struct file *file);
 
 /**
- * linux_vfio_freeze - have a device go on over the kexec
- *
- * Its interrupts are off, and cannot be set up any more; INTx is disabled in the
- * device. iommu_liveupdate_save().
- *
- * Return: 0, -EBUSY (interrupts are set up), -EOPNOTSUPP (the kernel cannot keep its
- * translation), -ENOSPC (too many devices), -ENOMEM. After an error everything is
- * as it was.
+ * struct linux_vfio_interrupts - what of a device's interrupts is set up
+ * @kind:    FERRY_VFIO_*
+ * @vectors: as in the record
  */
-int (linux_vfio_freeze)(struct file *file);
-void (linux_vfio_unfreeze)(struct file *file);
+struct linux_vfio_interrupts {
+	unsigned int kind;
+	unsigned char vectors[FERRY_VFIO_VECTORS_SIZE];
+};
+
+/**
+ * linux_vfio_freeze - have a device go on over the kexec
+ * @force: turn interrupts off that are set up
+ * @were:  what was set up; for linux_vfio_unfreeze() as well
+ *
+ * Its interrupts are off, and cannot be set up or turned on any more: neither
+ * VFIO_DEVICE_SET_IRQS nor a write to the configuration space goes through, but
+ * one that has begun may still end. INTx is disabled in the device.
+ * iommu_liveupdate_save().
+ *
+ * Return: 0, -EBUSY (interrupts are set up, and not @force), -EOPNOTSUPP (the kernel
+ * cannot keep its translation), -ENOSPC (too many devices), -ENOMEM. After an error
+ * everything is as it was.
+ */
+int (linux_vfio_freeze)(struct file *file, bool force, struct linux_vfio_interrupts *were);
+/* What was turned off is on again, and each vector is signalled once; INTx if the device asserts it. */
+void (linux_vfio_unfreeze)(struct file *file, const struct linux_vfio_interrupts *were);
 
 /* ---- in the kernel that gets it ---- */
 
@@ -96,13 +113,16 @@ int (linux_vfio_find)(unsigned int segment, unsigned int rid,
 
 /**
  * linux_vfio_open - open an adopted device, which nobody else can
+ * @due: vectors that are signalled once when they are set up, as in the record; INTx
+ *       is signalled then if the device asserts it
  *
  * Loads vfio-pci if no driver has the device yet.
  *
- * Return: 0; -ENODEV (there is no VFIO driver for it), -ENOENT (it is not
- * adopted), -ENOMEM, -ENFILE.
+ * Return: 0; -ENODEV (vfio-pci does not have it), -ENOENT (it is not adopted),
+ * -ENOMEM, -ENFILE.
  */
-int (linux_vfio_open)(unsigned int segment, unsigned int rid, struct file **file);
+int (linux_vfio_open)(unsigned int segment, unsigned int rid, const unsigned char *due,
+		      struct file **file);
 
 /**
  * linux_vfio_release - give up a device that was adopted
@@ -114,6 +134,17 @@ int (linux_vfio_open)(unsigned int segment, unsigned int rid, struct file **file
  */
 int (linux_vfio_release)(unsigned int segment, unsigned int rid);
 
+/* ---- the caller of an ioctl ---- */
+
+/* fget(), get_file(), fput(). NULL when @fd is not open, or opened with O_PATH. */
+struct file *(linux_file_of)(int fd);
+void (linux_file_get)(struct file *file);
+void (linux_file_put)(struct file *file);
+/* The size that starts every argument, in bytes. Return: 0 or -EFAULT. */
+int (linux_user_size)(const void *user, unsigned int *size);
+/* copy_struct_from_user(). Return: 0, -EFAULT, or -E2BIG. */
+int (linux_user_read)(void *to, ferry_size size, const void *user, ferry_size user_size);
+
 /* This module. */
 struct module *(linux_this_module)(void);
 
@@ -121,6 +152,8 @@ struct module *(linux_this_module)(void);
 
 int vfio_module_init(void);
 void vfio_module_exit(void);
+/* Of /dev/liveupdate_vfio. @user: its argument. */
+int vfio_device_ioctl(unsigned int command, void *user);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,8 @@
 // luo_vfio.ko: its handler.
 #include <ferry/scope.hh>
 
+#include <uapi/linux/liveupdate_vfio.h>
+
 #include "vfio/device.hh"
 
 using ferry::check_status;
@@ -86,11 +88,14 @@ constexpr const ferry_record *formats[] = {&ferry_vfio_record};
 
 Result<void> init()
 {
+	TRY(devices_create());
+	ferry::Undo no_list{devices_destroy};
 	TRY(check_status(ferry_formats_register(formats, 1)));
 	ferry::Undo no_formats{[] { ferry_formats_unregister(formats); }};
 	handler.module = linux_this_module();
 	TRY(check_status(ferry_luo_register(&handler)));
 	no_formats.dismiss();
+	no_list.dismiss();
 	return {};
 }
 
@@ -106,4 +111,12 @@ void vfio_module_exit(void)
 {
 	ferry_luo_unregister(&vfio::handler);
 	ferry_formats_unregister(vfio::formats);
+	vfio::devices_destroy();
+}
+
+int vfio_device_ioctl(unsigned int command, void *user)
+{
+	if (command != LIVEUPDATE_VFIO_SET_INTERRUPTS)
+		return -int(ferry::Errno::NotTty);
+	return ferry::to_errno(vfio::set_interrupts(user));
 }

@@ -154,6 +154,15 @@ void (ferry_luo_unregister)(const struct ferry_luo_handler *handler);
 int (ferry_luo_depend)(struct ferry_luo_file *self, struct file *on);
 
 /**
+ * ferry_luo_preserved - ask whether a file is preserved already, in the same session
+ * @self: from preserve()
+ * @on:   the other one
+ *
+ * It stays so until @self is unpreserved.
+ */
+bool (ferry_luo_preserved)(struct ferry_luo_file *self, struct file *on);
+
+/**
  * ferry_luo_dependency - get what a file needs
  * @self: from retrieve()
  * @nr:   which, in the order of the first calls of ferry_luo_depend()

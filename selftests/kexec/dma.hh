@@ -6,6 +6,7 @@
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
+#include "include/uapi/linux/liveupdate_vfio.h"
 #include "selftests/kexec/carry.hh"
 
 namespace dma {
@@ -13,7 +14,8 @@ namespace dma {
 // Where the machine of the scenarios has its devices; selftests/run puts them there.
 constexpr const char *hda = "0000:00:10.0", *edu = "0000:00:11.0", *stray = "0000:00:12.0",
 		     *port = "0000:00:13.0", *orphan = "0000:00:14.0", *disk = "0000:00:15.0",
-		     *nic = "0000:01:00.0";
+		     *interrupter = "0000:00:16.0", *messenger = "0000:00:17.0",
+		     *silent = "0000:00:18.0", *nic = "0000:01:00.0";
 
 // Skips the case if this is not that machine.
 void need_machine();
@@ -21,6 +23,8 @@ void need_machine();
 // A word of a device's configuration space, as the kernel reads it.
 uint16_t config_word(const char *address, unsigned offset);
 constexpr uint16_t bus_master = 4;
+// Is MSI or MSI-X on, as the kernel reads it?
+bool messages_on(const char *address);
 
 // Lines of the kernel's log that tell of a fault of this device's DMA.
 unsigned faults(const char *address);
@@ -60,6 +64,21 @@ class Memory {
 	std::shared_ptr<Fd> fd_;
 	uint64_t size_;
 	std::shared_ptr<Map> map_;
+};
+
+// Where an interrupt arrives.
+class Event {
+    public:
+	Event();
+	// How often it came since the last call; waits for the first one, so long at the most.
+	uint64_t count(unsigned ms = 0) const;
+	int fd() const
+	{
+		return fd_.get();
+	}
+
+    private:
+	Fd fd_;
 };
 
 // An iommufd with one IOAS.
@@ -107,8 +126,14 @@ class Pci {
 	void attach(uint32_t pt);
 	// Lets it do DMA.
 	void master();
-	// MSI on, with one vector, or all interrupts off; errno, or 0.
-	int try_interrupts(bool on);
+	// Sets vectors up, from the first one on, each with a descriptor or -1; with none, turns
+	// all off. Errno, or 0. `index` is VFIO_PCI_*_IRQ_INDEX.
+	int try_interrupts(unsigned index, const std::vector<int> &fds);
+	void unmask_intx();
+	// LIVEUPDATE_VFIO_SET_INTERRUPTS; errno, or 0.
+	int try_policy(unsigned flags);
+	// Writes to the configuration space; errno, or 0.
+	int try_configure(unsigned offset, uint16_t value);
 	const Fd &fd() const
 	{
 		return fd_;
@@ -135,6 +160,8 @@ class Pci {
 
     private:
 	void bind_iommufd(const Iommufd &iommufd);
+	// Where a byte of the configuration space is in the file.
+	uint64_t config_at(unsigned offset) const;
 
 	const char *address_;
 	Fd fd_;
@@ -183,6 +210,8 @@ class Receiver {
 	// ... and gives the slots back to the device.
 	void recycle(const Pci &device);
 	unsigned long received = 0, lost = 0;
+	// Called for each: when it was sent, by the sender's clock, in nanoseconds.
+	std::function<void(uint32_t number, uint64_t sent)> seen;
 	// For the next kernel.
 	unsigned slot = 0;
 	uint32_t next = 0;
@@ -202,9 +231,11 @@ class Copier {
 	}
 	// Into its own buffer; waits.
 	void load(uint64_t iova) const;
-	// From there; does not wait.
-	void store(uint64_t iova) const;
+	// From there; does not wait, and interrupts at the end if told to.
+	void store(uint64_t iova, bool interrupt = false) const;
 	bool busy() const;
+	// Takes note of its interrupt.
+	void acknowledge() const;
 
     private:
 	const Pci &device_;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "selftests/kexec/dma.hh"
 
+#include <algorithm>
+
 #include <dirent.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/klog.h>
 
@@ -50,6 +53,19 @@ uint16_t config_word(const char *address, unsigned offset)
 	return word;
 }
 
+bool messages_on(const char *address)
+{
+	constexpr unsigned first = 0x34, msi = 0x05, msix = 0x11;
+	for (unsigned at = config_word(address, first) & 0xff; at;) {
+		const unsigned head = config_word(address, at), id = head & 0xff;
+		const uint16_t control = config_word(address, at + 2);
+		if ((id == msi && control & 1) || (id == msix && control & 0x8000))
+			return true;
+		at = head >> 8;
+	}
+	return false;
+}
+
 unsigned faults(const char *address)
 {
 	// "DMAR: [DMA Write NO_PASID] Request device [0000:00:10.0] fault addr ..."
@@ -84,6 +100,21 @@ Memory::Memory(Fd fd)
 	: fd_(std::make_shared<Fd>(std::move(fd))), size_(status(*fd_).st_size),
 	  map_(std::make_shared<Map>(*fd_, size_))
 {
+}
+
+// ---- interrupts ----
+
+Event::Event() : fd_(SYS(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)))
+{
+}
+
+uint64_t Event::count(unsigned ms) const
+{
+	pollfd poll{fd_.get(), POLLIN, 0};
+	uint64_t number = 0;
+	if (SYS(::poll(&poll, 1, ms)))
+		SYS(::read(fd_.get(), &number, sizeof(number)));
+	return number;
 }
 
 // ---- iommufd ----
@@ -219,29 +250,55 @@ void Pci::attach(uint32_t pt)
 
 void Pci::master()
 {
+	uint16_t command;
+	SYS(::pread(fd_.get(), &command, sizeof(command), config_at(4)));
+	REQUIRE(try_configure(4, command | bus_master | 2) == 0); // and its registers
+}
+
+uint64_t Pci::config_at(unsigned offset) const
+{
 	vfio_region_info info{};
 	info.argsz = sizeof(info);
 	info.index = VFIO_PCI_CONFIG_REGION_INDEX;
 	REQUIRE(call(fd_, VFIO_DEVICE_GET_REGION_INFO, info) == 0);
-	uint16_t command;
-	SYS(::pread(fd_.get(), &command, sizeof(command), info.offset + 4));
-	command |= bus_master | 2; // and its registers
-	SYS(::pwrite(fd_.get(), &command, sizeof(command), info.offset + 4));
+	return info.offset + offset;
 }
 
-int Pci::try_interrupts(bool on)
+int Pci::try_configure(unsigned offset, uint16_t value)
 {
-	alignas(vfio_irq_set) char room[sizeof(vfio_irq_set) + sizeof(int)] = {};
+	return ::pwrite(fd_.get(), &value, sizeof(value), config_at(offset)) < 0 ? errno : 0;
+}
+
+int Pci::try_interrupts(unsigned index, const std::vector<int> &fds)
+{
+	const size_t size = sizeof(vfio_irq_set) + fds.size() * sizeof(int);
+	alignas(vfio_irq_set) char room[sizeof(vfio_irq_set) + 16 * sizeof(int)] = {};
+	REQUIRE(size <= sizeof(room));
 	auto set = reinterpret_cast<vfio_irq_set *>(room);
-	set->argsz = sizeof(*set) + (on ? sizeof(int) : 0);
-	set->index = VFIO_PCI_MSI_IRQ_INDEX;
+	set->argsz = size;
+	set->index = index;
 	set->flags = VFIO_IRQ_SET_ACTION_TRIGGER |
-		     (on ? VFIO_IRQ_SET_DATA_EVENTFD : VFIO_IRQ_SET_DATA_NONE);
-	set->count = on;
-	const Fd event(SYS(::eventfd(0, EFD_CLOEXEC)));
-	const int number = event.get();
-	std::memcpy(room + sizeof(*set), &number, sizeof(number));
+		     (fds.empty() ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_EVENTFD);
+	set->count = fds.size();
+	std::ranges::copy(fds, reinterpret_cast<int *>(set->data));
 	return ::ioctl(fd_.get(), VFIO_DEVICE_SET_IRQS, set) < 0 ? errno : 0;
+}
+
+void Pci::unmask_intx()
+{
+	vfio_irq_set set{};
+	set.argsz = sizeof(set);
+	set.index = VFIO_PCI_INTX_IRQ_INDEX;
+	set.flags = VFIO_IRQ_SET_ACTION_UNMASK | VFIO_IRQ_SET_DATA_NONE;
+	set.count = 1;
+	CHECK_EQ(call(fd_, VFIO_DEVICE_SET_IRQS, set), 0);
+}
+
+int Pci::try_policy(unsigned flags)
+{
+	const Fd node(SYS(::open("/dev/liveupdate_vfio", O_RDWR | O_CLOEXEC)));
+	liveupdate_vfio_interrupts arg{sizeof(arg), fd_.get(), flags, 0};
+	return call(node, LIVEUPDATE_VFIO_SET_INTERRUPTS, arg);
 }
 
 void Pci::map_registers()
@@ -404,13 +461,17 @@ void Receiver::look()
 		const char *bytes =
 			memory_.bytes(base_ + slots * sizeof(e1000::Slot) + slot * frame);
 		uint32_t number;
+		uint64_t sent;
 		std::memcpy(&number, bytes + 18, sizeof(number));
+		std::memcpy(&sent, bytes + 22, sizeof(sent));
 		if (std::memcmp(bytes + 14, "FRRY", 4) == 0) {
 			// The first ones may be old: QEMU had them in store.
 			if (received && number != next)
 				lost += number > next ? number - next : 1;
 			next = number + 1;
 			received++;
+			if (seen)
+				seen(number, sent);
 		}
 		ring[slot].status = 0;
 		slot = (slot + 1) % slots;
@@ -426,7 +487,14 @@ void Receiver::recycle(const Pci &device)
 // ---- edu ----
 
 namespace {
-enum : uint64_t { edu_source = 0x80, edu_target = 0x88, edu_count = 0x90, edu_command = 0x98 };
+enum : uint64_t {
+	edu_status = 0x24,
+	edu_acknowledge = 0x64,
+	edu_source = 0x80,
+	edu_target = 0x88,
+	edu_count = 0x90,
+	edu_command = 0x98
+};
 constexpr uint64_t edu_buffer = 0x40000;
 } // namespace
 
@@ -445,12 +513,17 @@ void Copier::load(uint64_t iova) const
 		sleep_ms(1);
 }
 
-void Copier::store(uint64_t iova) const
+void Copier::acknowledge() const
+{
+	device_.reg<uint32_t>(edu_acknowledge) = device_.reg<uint32_t>(edu_status);
+}
+
+void Copier::store(uint64_t iova, bool interrupt) const
 {
 	device_.reg<uint64_t>(edu_source) = edu_buffer;
 	device_.reg<uint64_t>(edu_target) = iova;
 	device_.reg<uint64_t>(edu_count) = size;
-	device_.reg<uint64_t>(edu_command) = 3;
+	device_.reg<uint64_t>(edu_command) = interrupt ? 7 : 3;
 }
 
 } // namespace dma

@@ -6,12 +6,14 @@
  *	stuck=SSSS:BB:DD.F	the device's bus mastering is not turned off
  *	damage=WHAT		the kernel's record of devices is damaged: "crc";
  *				or wrong, with a good checksum: "version", "nr",
- *				"root", "context", "device", "did", "levels"
+ *				"root", "context", "device", "did", "levels";
+ *				or not handed over at all: "absent"
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/crc32c.h>
 #include <linux/highmem.h>
+#include <linux/kexec_handover.h>
 #include <linux/kho/abi/iommu.h>
 #include <linux/memblock.h>
 #include <linux/memory_hotplug.h>
@@ -78,6 +80,11 @@ static void do_damage(void)
 
 	if (!record) {
 		pr_err("there is no record to damage\n");
+		return;
+	}
+	if (!strcmp(damage, "absent")) {
+		kho_remove_subtree(record);
+		pr_info("the record is not handed over\n");
 		return;
 	}
 	if (!strcmp(damage, "version"))

@@ -3,7 +3,8 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]
+ *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|dma-soak1-dma-soak11|
+ *		    traffic1|traffic2|kernel [FILTER]
  *	ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
@@ -19,6 +20,8 @@ int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
 int dma_stage(int stage, const char *filter);
 int refused_stage(int stage, const char *filter);
+int traffic_stage(int stage, const char *filter);
+int dma_soak_stage(int stage, const char *filter);
 int soak_stage(unsigned stage, unsigned last);
 int kernel_cases(const char *filter);
 
@@ -51,13 +54,18 @@ int main(int argc, char **argv)
 		return dma_stage(what[3] - '0', filter);
 	if (what.starts_with("refused") && what.size() == 8)
 		return refused_stage(what[7] - '0', filter);
+	if (what == "traffic1" || what == "traffic2")
+		return traffic_stage(what[7] - '0', filter);
+	if (what.starts_with("dma-soak"))
+		return dma_soak_stage(std::atoi(what.c_str() + 8), filter);
 	if (what == "soak" && argc == 4)
 		return soak_stage(std::atoi(argv[2]), std::atoi(argv[3]));
 	if (what == "kernel")
 		return kernel_cases(filter);
 	std::fprintf(stderr, "usage: ferry-tests "
 			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
-			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]\n"
+			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|"
+			     "dma-soak1-dma-soak11|traffic1|traffic2|kernel [FILTER]\n"
 			     "       ferry-tests soak STAGE LAST\n");
 	return 2;
 }

@@ -10,6 +10,8 @@
 
 #include "kho/linux.h"
 
+#include <algorithm>
+
 namespace {
 
 ferry_vfio sample_device()
@@ -19,6 +21,10 @@ ferry_vfio sample_device()
 	device.rid = 0x0219;
 	for (unsigned int i = 0; i < sizeof(device.config); ++i)
 		device.config[i] = static_cast<unsigned char>(0x80 + i);
+	device.interrupts = FERRY_VFIO_MSIX;
+	device.vectors[0] = 0x21;
+	device.vectors[sizeof(device.vectors) - 1] = 0x80;
+	device.quiet = 1;
 	return device;
 }
 
@@ -65,15 +71,16 @@ TEST_F(IommuGolden, Records)
 	long size = kho_tree_copy(false, &data);
 	ASSERT_GT(size, 0);
 	auto bytes = static_cast<unsigned char *>(data);
-	expect_golden("devices-v1.bin", {bytes, bytes + size});
+	expect_golden("devices-v2.bin", {bytes, bytes + size});
 	ferry_free(data);
 	ferry_kho_unregister(&provider);
 }
 
-TEST_F(IommuGolden, RecordsAreRead)
+// What every version has.
+void check_devices(const char *file, ferry_vfio &device)
 {
 	kho_module_exit();
-	fake::boot(fake::carry_tree(golden("devices-v1.bin")));
+	fake::boot(fake::carry_tree(golden(file)));
 	ASSERT_EQ(kho_module_init(), 0);
 	ferry_node node = ferry_child(ferry_incoming("devices"), "iommufd");
 	ferry_iommufd its{};
@@ -89,7 +96,6 @@ TEST_F(IommuGolden, RecordsAreRead)
 	ferry_bulk bulk{};
 	ASSERT_EQ(ferry_get(ferry_child(node, "tables"), &ferry_bulk_record, &bulk), 0);
 	EXPECT_EQ(bulk.pages, tables.pages);
-	ferry_vfio device{};
 	node = ferry_child(ferry_incoming("devices"), "vfio");
 	ASSERT_EQ(ferry_get(node, &ferry_vfio_record, &device), 0);
 	const ferry_vfio want = sample_device();
@@ -97,6 +103,26 @@ TEST_F(IommuGolden, RecordsAreRead)
 	EXPECT_EQ(device.rid, want.rid);
 	EXPECT_EQ(std::memcmp(device.config, want.config, sizeof(want.config)), 0);
 	ferry_incoming_done();
+}
+
+TEST_F(IommuGolden, RecordsAreRead)
+{
+	ferry_vfio device{};
+	check_devices("devices-v2.bin", device);
+	const ferry_vfio want = sample_device();
+	EXPECT_EQ(device.interrupts, want.interrupts);
+	EXPECT_EQ(std::memcmp(device.vectors, want.vectors, sizeof(want.vectors)), 0);
+	EXPECT_EQ(device.quiet, want.quiet);
+}
+
+// They say nothing of interrupts: those were off.
+TEST_F(IommuGolden, RecordsOfVersion1AreRead)
+{
+	ferry_vfio device{};
+	check_devices("devices-v1.bin", device);
+	EXPECT_EQ(device.interrupts, FERRY_VFIO_NONE);
+	EXPECT_EQ(std::ranges::count(device.vectors, 0), FERRY_VFIO_VECTORS_SIZE);
+	EXPECT_EQ(device.quiet, 0u);
 }
 
 } // namespace

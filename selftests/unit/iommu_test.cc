@@ -223,7 +223,47 @@ TEST_F(IommuTest, RefusesAFreezeWhereDevicesReachOtherMemory)
 		EXPECT_EQ(prepare(), each.error);
 		EXPECT_TRUE(fake::logged(FERRY_ERR, each.text)) << fake::log_text();
 		close_all();
+		// The same when the memory is preserved before, and cannot change any more.
+		make();
+		each.change(*this);
+		session = create("vm");
+		ASSERT_EQ(preserve(session, memory, RAM), 0);
+		fake::clear_log();
+		EXPECT_EQ(preserve(session, iommufd, IOMMUFD), each.error);
+		EXPECT_TRUE(fake::logged(FERRY_ERR, each.text)) << fake::log_text();
+		EXPECT_FALSE(the().frozen);
+		close_all();
 	}
+}
+
+TEST_F(IommuTest, LooksAtPreserveTimeWhereTheMemoryIsPreservedBefore)
+{
+	make();
+	// A second file, which comes too late.
+	int late = open("late");
+	auto &pages = fake::pages_of(fake::file_of(late));
+	pages[0] = ram + 3000;
+	for (bool both : {true, false}) {
+		SCOPED_TRACE(both);
+		auto other = std::make_shared<PageTable>();
+		other->map(MiB, (ram + 3000) * 4096);
+		the().hwpts = {{7, table}, {9, other}};
+		the().mappings.resize(2);
+		the().mappings.push_back({9, MiB, 4096, fake::file_of(late), 0});
+		session = create("vm");
+		ASSERT_EQ(preserve(session, memory, RAM), 0);
+		if (both)
+			ASSERT_EQ(preserve(session, late, RAM + 1), 0);
+		ASSERT_EQ(preserve(session, iommufd, IOMMUFD), 0) << fake::log_text();
+		if (!both)
+			ASSERT_EQ(preserve(session, late, RAM + 1), 0);
+		fake::lookups = 0;
+		EXPECT_EQ(prepare(), 0) << fake::log_text();
+		EXPECT_EQ(fake::lookups > 0, !both);
+		luo_abort();
+		fake::close(std::exchange(session, -1));
+	}
+	close_all();
 }
 
 TEST_F(IommuTest, TellsMappingsOfOneIoasFromThoseOfAnother)

@@ -5,6 +5,10 @@
 
 #include <abi/vfio.h>
 
+#include <algorithm>
+
+#include <uapi/linux/liveupdate_vfio.h>
+
 namespace {
 
 using fake::Pci;
@@ -63,6 +67,19 @@ class VfioTest : public Luo {
 				fake::close(fd);
 		}
 		session = iommufd = device = -1;
+	}
+
+	static int set_interrupts(liveupdate_vfio_interrupts arg,
+				  unsigned int command = LIVEUPDATE_VFIO_SET_INTERRUPTS)
+	{
+		fake::user_memory(&arg, sizeof(arg));
+		int err = vfio_device_ioctl(command, &arg);
+		fake::user_memory_gone(&arg);
+		return err;
+	}
+	int set_interrupts(unsigned int flags) const
+	{
+		return set_interrupts({sizeof(liveupdate_vfio_interrupts), device, flags, 0});
 	}
 
 	// The next kernel, which has adopted the device.
@@ -157,7 +174,10 @@ TEST_F(VfioTest, RefusesAFreezeWithoutLeavingATrace)
 		int error;
 	};
 	const Case cases[] = {
-		{"can interrupt", [](Pci &is) { is.interrupts = true; }, -EBUSY},
+		{"can interrupt", [](Pci &is) { is.interrupts.kind = FERRY_VFIO_INTX; }, -EBUSY},
+		{"can interrupt", [](Pci &is) { is.interrupts.kind = FERRY_VFIO_MSIX; }, -EBUSY},
+		{"can interrupt again", [](Pci &is) { is.is.traits = LINUX_VFIO_MESSAGES; },
+		 -EBUSY},
 		{"low-power", [](Pci &is) { is.is.traits = LINUX_VFIO_LOW_POWER; }, -EBUSY},
 		{"cannot go on", [](Pci &is) { is.save_error = -EOPNOTSUPP; }, -EOPNOTSUPP},
 		{"cannot go on", [](Pci &is) { is.save_error = -ENOSPC; }, -ENOSPC},
@@ -170,7 +190,7 @@ TEST_F(VfioTest, RefusesAFreezeWithoutLeavingATrace)
 		EXPECT_EQ(luo_prepare(true), each.error);
 		EXPECT_TRUE(fake::logged(FERRY_ERR, each.text)) << fake::log_text();
 		EXPECT_FALSE(the().frozen);
-		the().interrupts = false;
+		the().interrupts = {};
 		the().is.traits = 0;
 		the().save_error = 0;
 		EXPECT_EQ(luo_prepare(true), 0);
@@ -196,7 +216,111 @@ TEST_F(VfioTest, GivesBackEverythingWhateverFails)
 	close_all();
 }
 
+// ---- interrupts ----
+
+TEST_F(VfioTest, TurnsInterruptsOffIfToldTo)
+{
+	make();
+	the().interrupts = {FERRY_VFIO_MSIX, {0x05, 0x80}};
+	ASSERT_EQ(preserve_all(), 0);
+	EXPECT_EQ(luo_prepare(true), -EBUSY);
+	EXPECT_EQ(set_interrupts(LIVEUPDATE_VFIO_FORCE_OFF), 0);
+	EXPECT_EQ(luo_prepare(true), 0) << fake::log_text();
+	EXPECT_TRUE(the().off);
+	luo_abort();
+	// They are on again, and none was lost.
+	EXPECT_FALSE(the().off);
+	EXPECT_EQ(the().signalled, 3u);
+	// What was said last counts.
+	EXPECT_EQ(set_interrupts(0u), 0);
+	EXPECT_EQ(luo_prepare(true), -EBUSY);
+	EXPECT_FALSE(the().off);
+	close_all();
+}
+
+TEST_F(VfioTest, ForgetsWhatWasSaidWhenTheSessionIsClosed)
+{
+	make();
+	the().interrupts = {FERRY_VFIO_INTX, {}};
+	ASSERT_EQ(preserve_all(), 0);
+	EXPECT_EQ(set_interrupts(LIVEUPDATE_VFIO_FORCE_OFF), 0);
+	fake::close(std::exchange(session, -1));
+	EXPECT_EQ(set_interrupts(LIVEUPDATE_VFIO_FORCE_OFF), -ENOENT);
+	ASSERT_EQ(preserve_all(), 0);
+	EXPECT_EQ(luo_prepare(true), -EBUSY);
+	close_all();
+}
+
+TEST_F(VfioTest, RefusesBadArguments)
+{
+	make();
+	constexpr unsigned int size = sizeof(liveupdate_vfio_interrupts);
+	EXPECT_EQ(set_interrupts(0u), -ENOENT);
+	ASSERT_EQ(preserve_all(), 0);
+	EXPECT_EQ(set_interrupts({size - 4, device, 0, 0}), -EINVAL);
+	EXPECT_EQ(set_interrupts({0, device, 0, 0}), -EINVAL);
+	EXPECT_EQ(set_interrupts({size, device, 0, 1}), -EINVAL);
+	EXPECT_EQ(set_interrupts({size, device, 4, 0}), -EOPNOTSUPP);
+	EXPECT_EQ(set_interrupts({size, 63, 0, 0}), -EBADF);
+	EXPECT_EQ(set_interrupts({size, iommufd, 0, 0}), -EBADF);
+	EXPECT_EQ(set_interrupts({size, device, 0, 0}, LIVEUPDATE_VFIO_SET_INTERRUPTS + 1),
+		  -ENOTTY);
+	EXPECT_EQ(vfio_device_ioctl(LIVEUPDATE_VFIO_SET_INTERRUPTS, nullptr), -EFAULT);
+	// A later version's argument.
+	struct {
+		liveupdate_vfio_interrupts first;
+		unsigned int more;
+	} later{{size + 4, device, LIVEUPDATE_VFIO_FORCE_OFF, 0}, 0};
+	fake::user_memory(&later, sizeof(later));
+	EXPECT_EQ(vfio_device_ioctl(LIVEUPDATE_VFIO_SET_INTERRUPTS, &later), 0);
+	later.more = 1;
+	EXPECT_EQ(vfio_device_ioctl(LIVEUPDATE_VFIO_SET_INTERRUPTS, &later), -E2BIG);
+	fake::user_memory_gone(&later);
+	close_all();
+}
+
 // ---- in the next kernel ----
+
+TEST_F(VfioTest, SignalsTheVectorsThatThereWere)
+{
+	struct Case {
+		const char *text;
+		linux_vfio_interrupts were;
+		unsigned int flags;
+		unsigned char first, second, last;
+	};
+	const Case cases[] = {
+		{"MSI-X", {FERRY_VFIO_MSIX, {0x05, 0x80}}, LIVEUPDATE_VFIO_FORCE_OFF, 5, 0x80, 0},
+		{"MSI", {FERRY_VFIO_MSI, {1}}, LIVEUPDATE_VFIO_FORCE_OFF, 1, 0, 0},
+		{"INTx", {FERRY_VFIO_INTX, {1}}, LIVEUPDATE_VFIO_FORCE_OFF, 1, 0, 0},
+		{"not wanted",
+		 {FERRY_VFIO_MSIX, {0x05, 0x80}},
+		 LIVEUPDATE_VFIO_FORCE_OFF | LIVEUPDATE_VFIO_NO_TRIGGER,
+		 0,
+		 0,
+		 0},
+		// The owner has switched them off before.
+		{"off, whatever they were", {}, 0, 0xff, 0xff, 0xff},
+		{"off, and not wanted", {}, LIVEUPDATE_VFIO_NO_TRIGGER, 0, 0, 0},
+	};
+	for (const Case &each : cases) {
+		SCOPED_TRACE(each.text);
+		make();
+		the() = Pci{.is = the().is, .iommufd = the().iommufd, .interrupts = each.were};
+		ASSERT_EQ(preserve_all(), 0);
+		ASSERT_EQ(set_interrupts(each.flags), 0);
+		jump();
+		device = retrieve(session, DEV);
+		ASSERT_GE(device, 0) << fake::log_text();
+		EXPECT_EQ(the().due[0], each.first);
+		EXPECT_EQ(the().due[1], each.second);
+		EXPECT_EQ(the().due[FERRY_VFIO_VECTORS_SIZE - 1], each.last);
+		the().state = LINUX_VFIO_SWAPPED;
+		EXPECT_EQ(finish(session), 0);
+		close_all();
+		fake::unplug(rid);
+	}
+}
 
 TEST_F(VfioTest, OpensAnAdoptedDevice)
 {

@@ -12,6 +12,7 @@ namespace fake {
 
 std::set<Address> tables_in_use;
 std::set<file *> huge_files;
+unsigned int lookups;
 bool verifier;
 
 namespace {
@@ -193,6 +194,7 @@ const unsigned long long *linux_table_page(unsigned long long phys)
 int linux_file_page(struct file *file, unsigned long long index, unsigned long long *pfn,
 		    unsigned long long *count)
 {
+	lookups++;
 	if (huge_files.count(file))
 		return -EOPNOTSUPP;
 	auto &pages = file_pages[file];

@@ -60,6 +60,8 @@ Iommufd &iommufd_of(file *file);
 std::map<Address, Pfn> &pages_of(file *file);
 // A file whose page cache does not count in pages of 4 KiB.
 extern std::set<file *> huge_files;
+// Calls of linux_file_page().
+extern unsigned int lookups;
 
 // Page tables that devices still go by, by their top.
 extern std::set<Address> tables_in_use;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "vfio.hh"
 
+#include <bit>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -104,25 +106,32 @@ void linux_vfio_let_go(struct file *file)
 		bug("a device is let go that is not held");
 }
 
-int linux_vfio_freeze(struct file *file)
+int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupts *were)
 {
 	Pci &device = pci_of(file);
 	if (!device.held || device.frozen)
 		bug("a device is frozen twice, or not held");
-	if (device.interrupts)
+	*were = device.interrupts;
+	if (were->kind != FERRY_VFIO_NONE && !force)
 		return -EBUSY;
 	if (device.save_error)
 		return device.save_error;
 	if (inject("iommu_liveupdate_save"))
 		return -ENOMEM;
-	device.frozen = true;
+	device.frozen = device.off = true;
 	return 0;
 }
 
-void linux_vfio_unfreeze(struct file *file)
+void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *were)
 {
-	if (!std::exchange(pci_of(file).frozen, false))
+	Pci &device = pci_of(file);
+	if (!std::exchange(device.frozen, false))
 		bug("a device is unfrozen that is not frozen");
+	if (std::memcmp(were, &device.interrupts, sizeof(*were)))
+		bug("a device is unfrozen with other interrupts than it was frozen with");
+	device.off = false;
+	for (unsigned char byte : were->vectors)
+		device.signalled += std::popcount(byte);
 }
 
 enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
@@ -140,7 +149,8 @@ int linux_vfio_find(unsigned int segment, unsigned int rid, struct linux_vfio_de
 	return 0;
 }
 
-int linux_vfio_open(unsigned int segment, unsigned int rid, struct file **file)
+int linux_vfio_open(unsigned int segment, unsigned int rid, const unsigned char *due,
+		    struct file **file)
 {
 	Pci *device = find(segment, rid);
 	if (!device || !device->driver)
@@ -150,6 +160,7 @@ int linux_vfio_open(unsigned int segment, unsigned int rid, struct file **file)
 	if (inject("linux_vfio_open"))
 		return -ENFILE;
 	device->opened = true;
+	std::memcpy(device->due, due, sizeof(device->due));
 	*file = new_vfio(rid, nullptr);
 	return 0;
 }

@@ -16,8 +16,12 @@ struct Pci {
 	// ---- in the kernel that preserves ----
 	file *iommufd = nullptr;
 	bool attached = true;
-	bool interrupts = false;
+	// What is set up, and what is off in the device though it is.
+	linux_vfio_interrupts interrupts{};
+	bool off = false;
 	bool held = false, frozen = false;
+	// Vectors that were signalled when a kexec was called off.
+	unsigned int signalled = 0;
 	// What iommu_liveupdate_save() says.
 	int save_error = 0;
 	// ---- in the next one ----
@@ -25,6 +29,7 @@ struct Pci {
 	bool driver = true;
 	bool swapping = false;
 	bool opened = false, stopped = false;
+	unsigned char due[FERRY_VFIO_VECTORS_SIZE] = {};
 };
 
 inline constexpr int vfio_kind = 30;
