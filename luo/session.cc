@@ -30,6 +30,7 @@ Result<Ref<Session>> Session::create(const ferry_luo_about &about, const Terms &
 	record.deadline_ms = terms.deadline_ms;
 	ferry_format(record.maker, sizeof(record.maker), "%s", about.maker);
 	record.uid = about.uid;
+	record.tag = about.tag;
 	record.keyed = about.lock.keyed;
 	static_assert(sizeof(record.salt) == sizeof(about.lock.salt));
 	static_assert(sizeof(record.key_hash) == sizeof(about.lock.hash));
@@ -44,6 +45,7 @@ ferry_luo_about Session::about() const
 	ferry_format(about.name, sizeof(about.name), "%s", name());
 	ferry_format(about.maker, sizeof(about.maker), "%s", maker());
 	about.uid = record_.uid;
+	about.tag = record_.tag;
 	about.lock.keyed = record_.keyed;
 	memcpy(about.lock.salt, record_.salt, sizeof(about.lock.salt));
 	memcpy(about.lock.hash, record_.key_hash, sizeof(about.lock.hash));
