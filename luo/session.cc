@@ -128,7 +128,8 @@ void Session::show(liveupdate_ferry_session &out)
 	ferry_format(reinterpret_cast<char *>(out.name), sizeof(out.name), "%s", name());
 	out.state = static_cast<unsigned int>(state());
 	out.flags = (incoming() ? LIVEUPDATE_FERRY_INCOMING : 0) |
-		    (record_.keyed ? LIVEUPDATE_FERRY_KEYED : 0);
+		    (record_.keyed ? LIVEUPDATE_FERRY_KEYED : 0) |
+		    (maker()[0] ? LIVEUPDATE_FERRY_OF_MODULE : 0);
 	out.policy = record_.policy;
 	out.refused = refused_.load();
 	out.deadline_ms = record_.deadline_ms;
