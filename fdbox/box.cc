@@ -2,8 +2,10 @@
 #include "fdbox/box.hh"
 
 #include <ferry/log.hh>
+#include <ferry/scope.hh>
 
 #include <algorithm>
+#include <atomic>
 #include <string_view>
 
 using ferry::check_status;
@@ -16,12 +18,21 @@ namespace fdbox {
 namespace {
 
 using Lock = ferry::Guard<ferry::Mutex<"fdbox.box">>;
+using SealLock = ferry::Guard<ferry::Mutex<"fdbox.seal">>;
 
 constexpr char maker[] = "fdbox";
 // Of the session of a box, before its name.
 constexpr std::string_view prefix = "fdbox:";
 constexpr std::size_t max_name = 47;
 static_assert(prefix.size() + max_name < FERRY_LUO_NAME_SIZE);
+
+// In a tag the number of the set is above the place in it, in a token the place of the box
+// above the number of the file.
+constexpr unsigned int place_bits = 16, token_bits = 32;
+static_assert(FDBOX_MAX_TOGETHER <= 64); // Seal has a word of them
+
+// Sets are told apart among those that go out at once.
+constinit std::atomic<unsigned long long> last_set{0};
 
 // The text in a name; nothing when it does not end.
 std::string_view text(const Name &name)
@@ -60,7 +71,14 @@ Result<Ref<Box>> Box::create(const Name &name, Key key)
 	return ferry::make_ref<Box>(about);
 }
 
-Result<Ref<Box>> Box::carried(const ferry_luo_about &about, Session session)
+Together Box::together(const ferry_luo_about &about)
+{
+	return {about.tag >> place_bits,
+		static_cast<unsigned int>(about.tag & ((1u << place_bits) - 1))};
+}
+
+Result<Ref<Box>> Box::carried(const ferry_luo_about &about, const Together &together,
+			      Ref<Seal> seal)
 {
 	std::string_view name{about.name};
 	if (!name.starts_with(prefix) || !names_a_box(name.substr(prefix.size()))) {
@@ -68,19 +86,23 @@ Result<Ref<Box>> Box::carried(const ferry_luo_about &about, Session session)
 		return fail(Errno::BadMsg);
 	}
 	auto box = TRY(ferry::make_ref<Box>(about));
-	box->came_ = std::move(session);
-	box->sealed_ = true;
-	TRY(box->load_items());
+	TRY(seal->join(together.place));
+	// From here on its destructor undoes that.
+	box->came_ = std::move(seal);
+	box->unopened_ = true;
+	TRY(box->load_items(together));
 	return box;
 }
 
-Result<void> Box::load_items()
+Result<void> Box::load_items(const Together &together)
 {
 	Lock lock{mutex_};
 	for (unsigned int nr = 0;; ++nr) {
 		auto item = TRY(ferry::make<Item>());
-		if (ferry_luo_session_file(came_.get(), nr, &item->token, item->name))
+		if (ferry_luo_session_file(came_->files(), nr, &item->token, item->name))
 			return {};
+		if (together.number && item->token >> token_bits != together.place)
+			continue;
 		if (!item->name[0] || find(item->name)) {
 			log_err("box '%s': token %#llx has no name of its own, and is left out",
 				name(), item->token);
@@ -92,6 +114,8 @@ Result<void> Box::load_items()
 
 Box::~Box()
 {
+	if (came_ && !gone_)
+		came_->forget(unopened_);
 	while (Item *item = items_.front())
 		drop(*item);
 }
@@ -123,12 +147,20 @@ Result<void> Box::check_there() const
 	return {};
 }
 
-Result<void> Box::check_open() const
+Result<void> Box::check_open()
 {
 	TRY(check_there());
-	if (sealed_)
+	if (sealing_ || sealed())
 		return fail(Errno::Busy);
 	return {};
+}
+
+bool Box::sealed()
+{
+	// Another box may have opened it.
+	if (out_ && !out_->closed())
+		out_ = {};
+	return unopened_ || bool(out_);
 }
 
 Result<void> Box::put_file(int fd, const Name &name)
@@ -165,40 +197,76 @@ Result<FileRef> Box::take_file(const Name &name)
 	return file;
 }
 
-// The files that came are on their own from here.
-Result<void> Box::finish_came()
-{
-	if (!came_)
-		return {};
-	TRY(check_status(ferry_luo_session_finish(came_.get())));
-	came_.close();
-	return {};
-}
+/* ---- sealing ---- */
 
-Result<void> Box::seal()
+Result<void> Box::begin_sealing()
 {
 	Lock lock{mutex_};
 	TRY(check_there());
-	if (sealed_)
+	if (sealing_)
+		return fail(Errno::Busy);
+	if (sealed())
 		return fail(Errno::Already);
-	TRY(finish_came());
+	sealing_ = true;
+	return {};
+}
+
+void Box::end_sealing(Ref<Seal> seal)
+{
+	Lock lock{mutex_};
+	sealing_ = false;
+	out_ = std::move(seal);
+}
+
+Result<Session> Box::make_session(const Together &together) const
+{
+	ferry_luo_about about = about_;
+	about.tag = together.number << place_bits | together.place;
 	ferry_luo_session *made = nullptr;
-	TRY(check_status(ferry_luo_session_create(&about_, &made)));
-	// Closing it undoes what was preserved.
-	Session session{made};
-	unsigned long long token = 0;
+	TRY(check_status(ferry_luo_session_create(&about, &made)));
+	return Session{made};
+}
+
+Result<void> Box::preserve_items(ferry_luo_session *files, unsigned int place)
+{
+	unsigned long long token = static_cast<unsigned long long>(place) << token_bits;
 	for (const Item &item : items_) {
 		auto preserved = check_status(
-			ferry_luo_session_preserve(made, item.file.get(), token++, item.name));
+			ferry_luo_session_preserve(files, item.file.get(), token++, item.name));
 		if (!preserved.has_value()) {
 			log_err("box '%s': '%s' cannot be sealed in, error %d", name(), item.name,
 				int(preserved.error()));
 			return preserved;
 		}
 	}
-	TRY(check_status(ferry_luo_session_check(made)));
-	out_ = std::move(session);
-	sealed_ = true;
+	return {};
+}
+
+Result<void> Box::seal(Box *const *boxes, unsigned int nr)
+{
+	unsigned int begun = 0;
+	Ref<Seal> done;
+	ferry::Undo end{[&] {
+		while (begun)
+			boxes[--begun]->end_sealing(done);
+	}};
+	for (; begun < nr; ++begun)
+		TRY(boxes[begun]->begin_sealing());
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (boxes[i]->came_)
+			TRY(boxes[i]->came_->finish());
+	}
+	// Dropping it undoes what was preserved.
+	auto seal = TRY(ferry::make_ref<Seal>());
+	const unsigned long long number = nr > 1 ? ++last_set : 0;
+	for (unsigned int i = 0; i < nr; ++i) {
+		auto session = TRY(boxes[i]->make_session({number, i}));
+		TRY(seal->add(session));
+	}
+	for (unsigned int i = 0; i < nr; ++i)
+		TRY(boxes[i]->preserve_items(seal->files(), i));
+	TRY(check_status(ferry_luo_session_check(seal->files())));
+	done = std::move(seal);
 	return {};
 }
 
@@ -206,17 +274,24 @@ Result<void> Box::unseal()
 {
 	Lock lock{mutex_};
 	TRY(check_there());
-	if (!sealed_)
+	if (sealing_)
+		return fail(Errno::Busy);
+	if (!sealed())
 		return fail(Errno::Already);
-	out_.close();
+	if (!unopened_) {
+		out_->open();
+		out_ = {};
+		return {};
+	}
 	for (Item &item : items_) {
 		if (item.file)
 			continue;
 		file *made = nullptr;
-		TRY(check_status(ferry_luo_session_retrieve(came_.get(), item.token, &made)));
+		TRY(check_status(ferry_luo_session_retrieve(came_->files(), item.token, &made)));
 		item.file = FileRef{made};
 	}
-	sealed_ = false;
+	unopened_ = false;
+	came_->unsealed();
 	return {};
 }
 
@@ -224,11 +299,111 @@ Result<void> Box::empty()
 {
 	Lock lock{mutex_};
 	TRY(check_there());
-	TRY(finish_came());
-	out_.close();
+	if (sealing_)
+		return fail(Errno::Busy);
+	if (came_)
+		TRY(came_->leave(unopened_));
+	unopened_ = false;
+	if (out_)
+		out_->open();
 	while (Item *item = items_.front())
 		drop(*item);
 	gone_ = true;
+	return {};
+}
+
+/* ---- seals ---- */
+
+Result<void> Seal::add(Session &session)
+{
+	SealLock lock{mutex_};
+	auto part = TRY(ferry::make<Part>(std::move(session)));
+	parts_.push_back(*part.release());
+	parts_first_ = parts_.front()->session.get();
+	return {};
+}
+
+bool Seal::closed()
+{
+	SealLock lock{mutex_};
+	return !parts_.empty();
+}
+
+void Seal::open()
+{
+	SealLock lock{mutex_};
+	open_locked();
+}
+
+void Seal::open_locked()
+{
+	parts_first_ = nullptr;
+	while (Part *part = parts_.back()) {
+		parts_.remove(*part);
+		ferry::destroy(part);
+	}
+}
+
+Result<void> Seal::join(unsigned int place)
+{
+	SealLock lock{mutex_};
+	const unsigned long long bit = 1ull << place;
+	if (places_ & bit) {
+		log_err("two boxes that were sealed together are at one place");
+		return fail(Errno::BadMsg);
+	}
+	places_ |= bit;
+	++boxes_;
+	++sealed_;
+	return {};
+}
+
+void Seal::unsealed()
+{
+	SealLock lock{mutex_};
+	--sealed_;
+}
+
+Result<void> Seal::leave(bool sealed)
+{
+	SealLock lock{mutex_};
+	if (boxes_ == 1)
+		TRY(finish_locked());
+	forget_locked(sealed);
+	return {};
+}
+
+void Seal::forget(bool sealed)
+{
+	SealLock lock{mutex_};
+	forget_locked(sealed);
+}
+
+void Seal::forget_locked(bool sealed)
+{
+	--boxes_;
+	sealed_ -= sealed;
+}
+
+Result<void> Seal::finish()
+{
+	SealLock lock{mutex_};
+	if (sealed_)
+		return fail(Errno::Busy);
+	return finish_locked();
+}
+
+Result<void> Seal::finish_locked()
+{
+	if (parts_.empty())
+		return {};
+	TRY(check_status(ferry_luo_session_finish(parts_first_)));
+	// The others have no files, which could refuse.
+	for (Part &part : parts_) {
+		if (part.session.get() != parts_first_)
+			(void)ferry_luo_session_finish(part.session.get());
+	}
+	open_locked();
 	return {};
 }
 

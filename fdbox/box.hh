@@ -60,17 +60,83 @@ class Session {
 	ferry_luo_session *session_ = nullptr;
 };
 
+// What holds boxes together that are sealed, one or several: a session of luo's for each box,
+// of which the first one has the files of all.
+class Seal : public ferry::RefCounted<Seal> {
+    public:
+	Seal() = default;
+	~Seal()
+	{
+		open();
+	}
+
+	// Takes the session over, unless it fails: Errno::NoMem.
+	ferry::Result<void> add(Session &session);
+	// The session with the files. For who knows that nobody opens or finishes it meanwhile:
+	// whoever makes it, and a box of it that came and is sealed still.
+	ferry_luo_session *files() const
+	{
+		return parts_first_;
+	}
+
+	bool closed();
+	// Going out: undoes the preserving. Coming in: the sessions wait again.
+	void open();
+
+	// ---- that came ----
+
+	// A box of it is there, and sealed. Errno::BadMsg: the place is taken.
+	ferry::Result<void> join(unsigned int place);
+	// A box was unsealed.
+	void unsealed();
+	// A box goes; it was sealed or not. The last one finishes it: then the errors are
+	// finish()'s, and the box has not gone.
+	ferry::Result<void> leave(bool sealed);
+	// A box that joined could not come: its files stay with the others'.
+	void forget(bool sealed);
+	// All boxes are unsealed: the files are on their own from here. Errno::Busy: one is
+	// not, or a file is not ready.
+	ferry::Result<void> finish();
+
+    private:
+	struct Part : ferry::Linked<Part> {
+		explicit Part(Session &&its_session) : session{std::move(its_session)}
+		{
+		}
+		Session session;
+	};
+	ferry::Result<void> finish_locked();
+	void open_locked();
+	void forget_locked(bool sealed);
+
+	// After a box's lock, before all of luo's.
+	ferry::Mutex<"fdbox.seal"> mutex_;
+	// Under mutex_.
+	ferry::List<Part> parts_;
+	ferry_luo_session *parts_first_ = nullptr;
+	unsigned long long places_ = 0; // of the boxes that came, a bit for each
+	unsigned int boxes_ = 0; // of these, that are there
+	unsigned int sealed_ = 0; // of these, that nobody unsealed
+};
+
 struct Item : ferry::Linked<Item> {
 	Name name = {};
 	FileRef file; // null: not made anew yet
 	unsigned long long token = 0; // in the session that it came with
 };
 
-//	open <-> sealed (out_) -> kexec -> sealed (in_) -> open (in_) -> ...
+// Which boxes came together; it crosses as the tag of their sessions.
+struct Together {
+	unsigned long long number = 0; // of the set; 0: the box was sealed alone
+	unsigned int place = 0; // in the set
+};
+
+//	open <-> sealed (out_) -> kexec -> sealed (came_) -> open (came_) -> ...
 //
 // A box that came keeps its session until it is sealed anew or deleted: a virtual
 // machine that was got out is complete only when its VMM says so, and the session
-// cannot be finished before.
+// cannot be finished before. That is so for all boxes that came together, until the
+// first one of them is sealed anew, or the last one is deleted.
 class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
     public:
 	explicit Box(const ferry_luo_about &about) : about_{about}
@@ -80,9 +146,12 @@ class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
 
 	// For the caller. Errno::Inval: not a name for a box; Errno::NoMem.
 	static ferry::Result<ferry::Ref<Box>> create(const Name &name, Key key);
-	// One that came. Errno::BadMsg: what is handed over is no box.
-	static ferry::Result<ferry::Ref<Box>> carried(const ferry_luo_about &about,
-						      Session session);
+	// One that came, with what was sealed together. Errno::BadMsg: what is handed over
+	// is no box.
+	static ferry::Result<ferry::Ref<Box>>
+	carried(const ferry_luo_about &about, const Together &together, ferry::Ref<Seal> seal);
+	// Of the tag of a session.
+	static Together together(const ferry_luo_about &about);
 
 	const char *name() const;
 	bool keyed() const
@@ -103,7 +172,8 @@ class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
 	// Each as the call of <uapi/linux/fdbox.h> says.
 	ferry::Result<void> put_file(int fd, const Name &name);
 	ferry::Result<FileRef> take_file(const Name &name);
-	ferry::Result<void> seal();
+	// Together, in whatever order; each once.
+	static ferry::Result<void> seal(Box *const *boxes, unsigned int nr);
 	ferry::Result<void> unseal();
 	// Lets go of everything. From then on all calls fail with Errno::NoDev.
 	ferry::Result<void> empty();
@@ -114,8 +184,8 @@ class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
 	{
 		ferry::Guard guard{mutex_};
 		TRY(check_there());
-		out.sealed = sealed_;
-		out.came = bool(came_);
+		out.sealed = sealed();
+		out.came = came_ && came_->closed();
 		for (const Item &item : items_)
 			see(item.name);
 		return {};
@@ -125,20 +195,26 @@ class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
 
     private:
 	ferry::Result<void> check_there() const;
-	ferry::Result<void> check_open() const;
-	ferry::Result<void> finish_came();
-	ferry::Result<void> load_items();
+	ferry::Result<void> check_open();
+	bool sealed();
+	ferry::Result<void> begin_sealing();
+	void end_sealing(ferry::Ref<Seal> seal);
+	ferry::Result<Session> make_session(const Together &together) const;
+	ferry::Result<void> preserve_items(ferry_luo_session *files, unsigned int place);
+	ferry::Result<void> load_items(const Together &together);
 	Item *find(const Name &name);
 	void drop(Item &item);
 
 	const ferry_luo_about about_;
 	// Before all of luo's locks.
 	ferry::Mutex<"fdbox.box"> mutex_;
-	// Under mutex_.
-	bool sealed_ = false;
+	// Under mutex_. While somebody is sealing it nothing changes, and he needs no lock:
+	// those of several boxes would have to be in an order.
+	bool sealing_ = false;
 	bool gone_ = false;
-	Session out_; // when it is sealed
-	Session came_; // of the last kernel
+	bool unopened_ = false; // it came, and is sealed since
+	ferry::Ref<Seal> out_; // when it was sealed, until it is again
+	ferry::Ref<Seal> came_; // of the last kernel
 	ferry::List<Item> items_;
 };
 

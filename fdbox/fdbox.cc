@@ -25,7 +25,7 @@ struct fdbox_opener {
 namespace fdbox {
 namespace {
 
-// Lock order: this, a box's, luo's. Under the first the devices come and go.
+// Lock order: this, a box's, a seal's, luo's. Under the first the devices come and go.
 using Boxes = ferry::List<Box>;
 struct All {
 	ferry::Locked<Boxes, "fdbox.boxes"> boxes;
@@ -137,7 +137,43 @@ Result<void> seal(fdbox_opener &opener, void *user)
 	TRY(call.read(user, sizeof(call.arg)));
 	if (call.arg.reserved)
 		return fail(Errno::Inval);
-	return opener.box->seal();
+	Box *box = opener.box.get();
+	return Box::seal(&box, 1);
+}
+
+// The box of a descriptor, for who may use it by this one.
+Result<Box *> other_box(file *open)
+{
+	fdbox_opener *opener = open ? linux_opener_of(open) : nullptr;
+	if (!opener)
+		return fail(Errno::BadF);
+	if (!opener->allowed)
+		return fail(Errno::Perm);
+	return opener->box.get();
+}
+
+[[gnu::noinline]] Result<void> seal_with(fdbox_opener &opener, void *user)
+{
+	Call<fdbox_seal_with> call;
+	TRY(call.read(user, sizeof(call.arg)));
+	const unsigned int others = call.arg.nr;
+	if (!others || others >= FDBOX_MAX_TOGETHER)
+		return fail(Errno::Inval);
+	int fds[FDBOX_MAX_TOGETHER];
+	const std::size_t size = others * sizeof(fds[0]);
+	TRY(ferry::check_status(
+		linux_user_read(fds, size, reinterpret_cast<const void *>(call.arg.fds), size)));
+	// An open file keeps its box.
+	FileRef files[FDBOX_MAX_TOGETHER];
+	Box *boxes[FDBOX_MAX_TOGETHER] = {opener.box.get()};
+	for (unsigned int i = 0; i < others; ++i) {
+		files[i] = FileRef{linux_file_of(fds[i])};
+		Box *box = TRY(other_box(files[i].get()));
+		if (std::find(boxes, boxes + i + 1, box) != boxes + i + 1)
+			return fail(Errno::Inval);
+		boxes[i + 1] = box;
+	}
+	return Box::seal(boxes, others + 1);
 }
 
 Result<void> unseal(fdbox_opener &opener, void *user)
@@ -206,8 +242,9 @@ struct BoxCommand {
 };
 
 constexpr BoxCommand box_commands[] = {
-	{FDBOX_PUT_FD, put_fd}, {FDBOX_GET_FD, get_fd}, {FDBOX_SEAL, seal},
-	{FDBOX_UNSEAL, unseal}, {FDBOX_LIST, list},	{FDBOX_UNLOCK, unlock},
+	{FDBOX_PUT_FD, put_fd},	      {FDBOX_GET_FD, get_fd}, {FDBOX_SEAL, seal},
+	{FDBOX_UNSEAL, unseal},	      {FDBOX_LIST, list},     {FDBOX_UNLOCK, unlock},
+	{FDBOX_SEAL_WITH, seal_with},
 };
 
 Result<void> run_manager(unsigned int command, void *user)
@@ -230,24 +267,106 @@ Result<void> run_box(fdbox_opener &opener, unsigned int command, void *user)
 
 /* ---- boxes of the last kernel ---- */
 
+// What came together: one box, or a set, of which the first one in the tree has the files.
+struct Arrived : ferry::Linked<Arrived> {
+	unsigned long long number = 0;
+	Ref<Seal> seal;
+};
+
+// All that came, while it is looked through. Sessions are held here also where they cannot be
+// boxes: who lets one go gets it again.
+struct Arrivals {
+	Arrivals() = default;
+	~Arrivals()
+	{
+		while (Arrived *arrived = sets.front()) {
+			sets.remove(*arrived);
+			ferry::destroy(arrived);
+		}
+	}
+
+	Seal *find(unsigned long long number)
+	{
+		for (Arrived &each : sets) {
+			if (each.number == number)
+				return each.seal.get();
+		}
+		return nullptr;
+	}
+	// A set of its own for a session. Errno::NoMem.
+	Result<Ref<Seal>> add(unsigned long long number, Session &session)
+	{
+		auto arrived = TRY(ferry::make<Arrived>());
+		arrived->number = number;
+		arrived->seal = TRY(ferry::make_ref<Seal>());
+		TRY(arrived->seal->add(session));
+		Ref<Seal> seal = arrived->seal;
+		sets.push_back(*arrived.release());
+		return seal;
+	}
+
+	ferry::List<Arrived> sets;
+};
+
+// The seal that a session belongs to; it has the session then.
+Result<Ref<Seal>> seal_of(Arrivals &arrivals, const Together &together, Session &session)
+{
+	Seal *known = together.number ? arrivals.find(together.number) : nullptr;
+	const bool is_first = !together.place;
+	if (together.place >= FDBOX_MAX_TOGETHER || is_first != !known) {
+		log_err(is_first ? "two sets of boxes have one number"
+				 : "what was sealed together with a box did not come");
+		return fail(Errno::BadMsg);
+	}
+	if (is_first)
+		return arrivals.add(together.number, session);
+	TRY(known->add(session));
+	return Ref<Seal>{*known};
+}
+
+Result<Ref<Box>> take_box(Arrivals &arrivals, const ferry_luo_about &about, Session &session)
+{
+	const Together together = Box::together(about);
+	return Box::carried(about, together, TRY(seal_of(arrivals, together, session)));
+}
+
+void cannot_be(const char *session, Errno error)
+{
+	log_err("session '%s' cannot become a box, error %d: it waits", session, int(error));
+}
+
+// The devices come last: who opens one finds all that came with it.
+void add_all(Boxes &arrived)
+{
+	while (Box *box = arrived.front()) {
+		arrived.remove(*box);
+		auto held = Ref<Box>::adopt(box);
+		auto added = add(*all->boxes.lock(), held);
+		if (!added.has_value())
+			cannot_be(held->name(), added.error());
+	}
+}
+
 void take_carried()
 {
+	Arrivals arrivals;
+	Boxes boxes;
 	for (;;) {
 		ferry_luo_session *taken = nullptr;
 		ferry_luo_about about;
 		if (ferry_luo_session_take("fdbox", &taken, &about))
-			return;
-		auto box = Box::carried(about, Session{taken});
-		auto added = box.has_value() ? add(*all->boxes.lock(), std::move(*box))
-					     : Result<void>{fail(box.error())};
-		if (!added.has_value()) {
-			// It waits, and would only be taken again.
-			log_err("session '%s' cannot become a box, error %d: it waits, and so do "
-				"those after it",
-				about.name, int(added.error()));
-			return;
+			break;
+		Session session{taken};
+		auto box = take_box(arrivals, about, session);
+		if (box.has_value()) {
+			boxes.push_back(*box->release());
+			continue;
 		}
+		cannot_be(about.name, box.error());
+		if (session && !arrivals.add(0, session).has_value())
+			break;
 	}
+	add_all(boxes);
 }
 
 } // namespace

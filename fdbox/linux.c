@@ -186,6 +186,11 @@ bool linux_is_box(struct file *file)
 	return file->f_op == &box_fops || file->f_op == &manager_fops;
 }
 
+struct fdbox_opener *linux_opener_of(struct file *file)
+{
+	return file->f_op == &box_fops ? file->private_data : NULL;
+}
+
 static int __init linux_init(void)
 {
 	int err = fdbox_module_init();

@@ -28,6 +28,8 @@ void (linux_file_put)(struct file *file);
 void (linux_fd_close)(int fd);
 /* Is it one of our own devices? */
 bool (linux_is_box)(struct file *file);
+/* Who has a box open by this file; NULL: it is no box's. */
+struct fdbox_opener *(linux_opener_of)(struct file *file);
 
 int (linux_fd_reserve)(void);
 void (linux_fd_install)(int fd, struct file *file);

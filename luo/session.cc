@@ -30,6 +30,7 @@ Result<Ref<Session>> Session::create(const ferry_luo_about &about, const Terms &
 	record.deadline_ms = terms.deadline_ms;
 	ferry_format(record.maker, sizeof(record.maker), "%s", about.maker);
 	record.uid = about.uid;
+	record.tag = about.tag;
 	record.keyed = about.lock.keyed;
 	static_assert(sizeof(record.salt) == sizeof(about.lock.salt));
 	static_assert(sizeof(record.key_hash) == sizeof(about.lock.hash));
@@ -44,6 +45,7 @@ ferry_luo_about Session::about() const
 	ferry_format(about.name, sizeof(about.name), "%s", name());
 	ferry_format(about.maker, sizeof(about.maker), "%s", maker());
 	about.uid = record_.uid;
+	about.tag = record_.tag;
 	about.lock.keyed = record_.keyed;
 	memcpy(about.lock.salt, record_.salt, sizeof(about.lock.salt));
 	memcpy(about.lock.hash, record_.key_hash, sizeof(about.lock.hash));
@@ -126,7 +128,8 @@ void Session::show(liveupdate_ferry_session &out)
 	ferry_format(reinterpret_cast<char *>(out.name), sizeof(out.name), "%s", name());
 	out.state = static_cast<unsigned int>(state());
 	out.flags = (incoming() ? LIVEUPDATE_FERRY_INCOMING : 0) |
-		    (record_.keyed ? LIVEUPDATE_FERRY_KEYED : 0);
+		    (record_.keyed ? LIVEUPDATE_FERRY_KEYED : 0) |
+		    (maker()[0] ? LIVEUPDATE_FERRY_OF_MODULE : 0);
 	out.policy = record_.policy;
 	out.refused = refused_.load();
 	out.deadline_ms = record_.deadline_ms;

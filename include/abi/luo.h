@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The orchestrator's part of the tree. Updates, sessions and files are of version 2,
- * which added what is marked so; version 1 is read, and has zeros there.
+ * The orchestrator's part of the tree. Updates and files are of version 2, sessions of
+ * version 3; what these added is marked so. Older ones are read, and have zeros there.
  *
  *	luo				ferry_update
  *	  session@N			ferry_session
@@ -56,6 +56,7 @@ FERRY_RECORD(ferry_update, "update", 2, 1, FERRY_UPDATE_FIELDS);
  *
  * maker:       (2) the module that made it, and that alone gets it; empty: a program
  * uid:         (2) of the maker's
+ * tag:         (3) of the maker's; fdbox: which boxes were sealed together, 0: alone
  *
  * Without a key salt and key_hash are zeros.
  */
@@ -68,8 +69,9 @@ FERRY_RECORD(ferry_update, "update", 2, 1, FERRY_UPDATE_FIELDS);
 	F(T, BYTES, salt, 2, 0, 16, 16)		\
 	F(T, BYTES, key_hash, 2, 0, 32, 32)		\
 	F(T, STR, maker, 2, 0, 15, 16)			\
-	F(T, U32, uid, 2, 0, ~0u, 0)
-FERRY_RECORD(ferry_session, "session", 2, 1, FERRY_SESSION_FIELDS);
+	F(T, U32, uid, 2, 0, ~0u, 0)			\
+	F(T, U64, tag, 3, 0, ~0ull, 0)
+FERRY_RECORD(ferry_session, "session", 3, 1, FERRY_SESSION_FIELDS);
 
 /*
  * token:   as in LIVEUPDATE_SESSION_PRESERVE_FD

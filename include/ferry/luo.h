@@ -226,12 +226,14 @@ int (ferry_luo_lock_open)(const struct ferry_luo_lock *lock, const char *name,
  * @name:  as in LIVEUPDATE_IOCTL_CREATE_SESSION
  * @maker: the module, not empty; it alone gets the session in the next kernel
  * @uid:   the maker's own
+ * @tag:   the maker's own
  * @lock:  the maker's own; programs do not get the session, with whatever key
  */
 struct ferry_luo_about {
 	char name[FERRY_LUO_NAME_SIZE];
 	char maker[FERRY_LUO_MAKER_SIZE];
 	unsigned int uid;
+	unsigned long long tag;
 	struct ferry_luo_lock lock;
 };
 

@@ -1,40 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The data of the demonstration, in the test machine:
+ * The data of the demonstration, and a service that luod asks, in the test machine:
  *
- *	ferry-demo before DEVICE BYTES	puts data into memfds and preserves them; a
- *					process of it keeps them until the kexec
+ *	ferry-demo before DEVICE BYTES	puts data into memfds and preserves them, in
+ *					sessions that luod keeps
  *	ferry-demo after		retrieves them in the next kernel, and proves
  *					every byte by its SHA-256
+ *	ferry-demo attend SOCKET	has the ferry-vmm of that socket save its guest
+ *					when an update is prepared
  *
- * Three sessions: "archive", the first BYTES of DEVICE in three parts; "sparse",
- * a file of 6 GiB with little in it; "small", files with all kinds of seals. The
- * digests and the time cross in a memfd of their own.
+ * Four sessions: "archive", the first BYTES of DEVICE in three parts; "sparse",
+ * a file of 6 GiB with little in it; "small", files with all kinds of seals; and
+ * "manifest", a file with the digests of all.
  */
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
+#include <ctime>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#include "selftests/lib/stamps.hh"
+#include "tools/luod/client.hh"
+#include "tools/luod/protocol.hh"
 
 #ifndef F_SEAL_EXEC
 #define F_SEAL_EXEC 0x0020
 #endif
 
-using liveupdate::Device;
 using liveupdate::Fd;
 using liveupdate::Session;
 
@@ -45,6 +50,7 @@ constexpr std::size_t chunk = 1 * MiB;
 constexpr unsigned int parts = 3;
 constexpr std::uint64_t sparse_size = 6 * GiB + 123;
 constexpr unsigned int max_files = 32;
+constexpr char manifest_name[] = "manifest";
 
 using Digest = unsigned char[32];
 
@@ -58,14 +64,58 @@ struct Entry {
 };
 
 struct Manifest {
-	std::uint64_t preserve_ns;
 	unsigned int nr;
 	Entry entry[max_files];
 };
 
-double ms(std::uint64_t ns)
+// This program goes on only if all goes well.
+[[noreturn]] void die(const std::string &what, const std::string &why)
 {
-	return static_cast<double>(ns) / 1e6;
+	std::fprintf(stderr, "ferry-demo: %s: %s\n", what.c_str(), why.c_str());
+	std::exit(1);
+}
+
+template <typename T> T must(const std::string &what, luod::Outcome<T> result)
+{
+	if (!result)
+		die(what, result.error().text);
+	if constexpr (!std::is_void_v<T>)
+		return std::move(*result);
+}
+
+template <typename T> T must(const std::string &what, liveupdate::Result<T> result)
+{
+	if (!result)
+		die(what, std::string(liveupdate::message()));
+	if constexpr (!std::is_void_v<T>)
+		return std::move(*result);
+}
+
+// Of a system call: what it returned, if that is not negative.
+long long must_call(const std::string &what, long long result)
+{
+	if (result < 0)
+		die(what, std::strerror(errno));
+	return result;
+}
+
+std::uint64_t clock_ns()
+{
+	timespec now{};
+	::clock_gettime(CLOCK_MONOTONIC, &now);
+	return std::uint64_t(now.tv_sec) * 1'000'000'000 + std::uint64_t(now.tv_nsec);
+}
+
+// luod may be on its way up still.
+luod::Client connect()
+{
+	constexpr unsigned int tries = 200, try_us = 100'000;
+	auto client = luod::Client::connect(luod::default_socket);
+	for (unsigned int i = 0; !client && i < tries; ++i) {
+		::usleep(try_us);
+		client = luod::Client::connect(luod::default_socket);
+	}
+	return must("luod", std::move(client));
 }
 
 double mib(std::uint64_t bytes)
@@ -73,10 +123,9 @@ double mib(std::uint64_t bytes)
 	return static_cast<double>(bytes) / static_cast<double>(MiB);
 }
 
-// Whole lines: the guest prints to the same console.
 void say_time(const char *what, std::uint64_t since_ns)
 {
-	std::printf("%-28s %.1f s\n", what, ms(clock_ns() - since_ns) / 1000);
+	std::printf("%-28s %.1f s\n", what, static_cast<double>(clock_ns() - since_ns) / 1e9);
 	std::fflush(stdout);
 }
 
@@ -106,7 +155,7 @@ void copy(int from, std::uint64_t at, std::uint64_t size, int to)
 		auto got = must_call(
 			"read", ::pread(from, buffer.data(), part, static_cast<off_t>(at + done)));
 		if (!got)
-			die("read", std::make_error_code(std::errc::io_error));
+			die("read", std::strerror(EIO));
 		write_all(to, buffer.data(), static_cast<std::size_t>(got), done);
 		done += static_cast<std::uint64_t>(got);
 	}
@@ -225,45 +274,40 @@ Entry describe(const File &file)
 	return entry;
 }
 
+// The file of the manifest, mapped.
+Manifest *map_manifest(int fd)
+{
+	void *at = ::mmap(nullptr, sizeof(Manifest), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		die("map the manifest", std::strerror(errno));
+	return static_cast<Manifest *>(at);
+}
+
+// luod keeps the sessions: this program ends before the kexec.
 int before(const char *path, std::uint64_t bytes)
 {
 	auto files = make_files(path, bytes);
 	digest_all(files);
 
-	std::optional device = must("/dev/liveupdate", Device::open());
-	auto manifest = must("manifest", Stamps<Manifest>::create(*device));
+	auto luod = connect();
 	std::map<std::string, Session> sessions;
+	Fd manifest_fd = make_memfd(sizeof(Manifest));
+	Manifest *manifest = map_manifest(manifest_fd.get());
 	for (const File &file : files) {
 		if (!sessions.contains(file.session))
 			sessions.emplace(file.session, must("session " + file.session,
-							    device->create(file.session)));
-		std::uint64_t start = clock_ns();
+							    luod.create(file.session, {})));
 		must("preserve", sessions[file.session].preserve(file.fd.get(), file.token));
-		manifest->preserve_ns += clock_ns() - start;
 		manifest->entry[manifest->nr++] = describe(file);
 	}
-	std::printf("%-28s %zu files in %zu sessions\n", "preserved", files.size(),
-		    sessions.size());
-	std::fflush(stdout);
-	// Others need it, too.
-	device.reset();
-	must_call("daemon", ::daemon(0, 0));
-	::pause();
-	return 1;
+	must("preserve",
+	     must(manifest_name, luod.create(manifest_name, {})).preserve(manifest_fd.get(), 1));
+	std::printf("%-28s %zu files in %zu sessions\n", "preserved", files.size() + 1,
+		    sessions.size() + 1);
+	return 0;
 }
 
 // ---- after ----
-
-std::map<std::string, std::uint64_t> read_update()
-{
-	std::map<std::string, std::uint64_t> values;
-	std::ifstream file("/sys/kernel/debug/ferry/update");
-	std::string key;
-	std::uint64_t value;
-	while (file >> key >> value)
-		values[key] = value;
-	return values;
-}
 
 bool same(const File &file, const Entry &entry)
 {
@@ -279,70 +323,84 @@ bool same(const File &file, const Entry &entry)
 	return right;
 }
 
-void row(const char *stage, double time, const char *rest = "")
-{
-	std::printf("  %-24s %10.2f %s\n", stage, time, rest);
-}
-
-void show_stages(const Manifest &manifest, std::uint64_t carried, std::uint64_t retrieve_ns,
-		 std::uint64_t finish_ns)
-{
-	auto update = read_update();
-	char what[80];
-	std::printf("\n  %-24s %10s %10s %8s %10s\n", "data", "ms", "MiB", "runs", "metadata");
-	std::snprintf(what, sizeof(what), "%10.1f %8llu %8llu B", mib(update["pages"] * 4096),
-		      static_cast<unsigned long long>(update["runs"]),
-		      static_cast<unsigned long long>(update["metadata"]));
-	row("preserve", ms(manifest.preserve_ns), what);
-	std::snprintf(what, sizeof(what), "%10.1f", mib(carried));
-	row("retrieve", ms(retrieve_ns), what);
-	row("finish", ms(finish_ns));
-}
-
 int after()
 {
-	auto device = must("/dev/liveupdate", Device::open());
-	auto manifest = must("manifest", Stamps<Manifest>::retrieve(device));
+	auto luod = connect();
+	auto get = [&](const std::string &name) {
+		return must("session " + name, luod.get(name, luod::Direction::in));
+	};
+	Fd manifest_fd = must("manifest", get(manifest_name).retrieve(1));
+	const Manifest &manifest = *map_manifest(manifest_fd.get());
 
 	std::vector<File> files;
 	std::map<std::string, Session> sessions;
-	std::uint64_t start = clock_ns(), carried = 0;
-	for (unsigned int i = 0; i < manifest->nr; ++i) {
-		const Entry &entry = manifest->entry[i];
+	for (unsigned int i = 0; i < manifest.nr; ++i) {
+		const Entry &entry = manifest.entry[i];
 		if (!sessions.contains(entry.session))
-			sessions.emplace(entry.session,
-					 must(entry.session, device.retrieve(entry.session)));
+			sessions.emplace(entry.session, get(entry.session));
 		files.push_back({entry.session,
 				 entry.token,
 				 must("retrieve", sessions[entry.session].retrieve(entry.token)),
 				 {}});
 	}
-	std::uint64_t retrieved = clock_ns();
 	for (auto &[name, session] : sessions)
-		must("finish " + name, session.finish());
-	std::uint64_t finished = clock_ns();
+		must("finish " + name, luod.finish(name));
+	must("finish", luod.finish(manifest_name));
 	std::printf("%-28s %zu files\n", "retrieved", files.size());
 	digest_all(files);
 
 	std::printf("\n  %-8s %5s %12s  %-4s  %s\n", "session", "token", "bytes", "seal",
 		    "SHA-256");
 	unsigned int wrong = 0;
-	std::uint64_t size = 0;
-	for (unsigned int i = 0; i < manifest->nr; ++i) {
+	std::uint64_t size = 0, carried = 0;
+	for (unsigned int i = 0; i < manifest.nr; ++i) {
 		struct stat st;
 		must_call("fstat", ::fstat(files[i].fd.get(), &st));
 		carried += static_cast<std::uint64_t>(st.st_blocks) * 512;
-		size += manifest->entry[i].size;
-		wrong += !same(files[i], manifest->entry[i]);
+		size += manifest.entry[i].size;
+		wrong += !same(files[i], manifest.entry[i]);
 	}
-	show_stages(*manifest.operator->(), carried, retrieved - start, finished - retrieved);
 	if (wrong)
-		std::printf("\nFAILED: %u of %u files came back different\n", wrong, manifest->nr);
+		std::printf("\nFAILED: %u of %u files came back different\n", wrong, manifest.nr);
 	else
 		std::printf("\nPASSED: %u files of %.1f GiB, %.1f MiB of them data, are the same "
 			    "in the new kernel, to the byte\n",
-			    manifest->nr, mib(size) / 1024, mib(carried));
+			    manifest.nr, mib(size) / 1024, mib(carried));
 	return wrong ? 1 : 0;
+}
+
+// ---- the service ----
+
+bool tell_vmm(const char *socket, const char *word)
+{
+	const pid_t child = static_cast<pid_t>(must_call("fork", ::fork()));
+	if (!child) {
+		::execlp("ferry-vmm", "ferry-vmm", "ctl", socket, word, nullptr);
+		::_exit(127);
+	}
+	int status = 0;
+	must_call("wait", ::waitpid(child, &status, 0));
+	return WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
+int attend(const char *socket)
+{
+	// The slow part comes before anybody waits for it, while the guest runs.
+	auto luod = connect();
+	if (!tell_vmm(socket, "prepare"))
+		die("prepare", "the VMM cannot preserve its guest");
+	must("join", luod.join("the VMM"));
+	for (;;) {
+		auto event = must("luod", luod.wait(std::chrono::hours(1)));
+		if (!event)
+			continue;
+		if (!event->prepare)
+			tell_vmm(socket, "cancel");
+		else if (tell_vmm(socket, "save"))
+			must("ready", luod.ready(event->id));
+		else
+			must("refuse", luod.refuse(event->id, "the guest cannot be saved"));
+	}
 }
 
 } // namespace
@@ -354,6 +412,8 @@ int main(int argc, char **argv)
 		return before(argv[2], std::strtoull(argv[3], nullptr, 10));
 	if (what == "after" && argc == 2)
 		return after();
-	std::fprintf(stderr, "usage: ferry-demo before DEVICE BYTES | after\n");
+	if (what == "attend" && argc == 3)
+		return attend(argv[2]);
+	std::fprintf(stderr, "usage: ferry-demo before DEVICE BYTES | after | attend SOCKET\n");
 	return 2;
 }

@@ -75,6 +75,13 @@ class Box {
 		fdbox_seal arg{};
 		return liveupdate::call(fd_.get(), FDBOX_SEAL, arg);
 	}
+	liveupdate::Result<void> seal_with(std::vector<int> others)
+	{
+		fdbox_seal_with arg{};
+		arg.nr = others.size();
+		arg.fds = reinterpret_cast<uint64_t>(others.data());
+		return liveupdate::call(fd_.get(), FDBOX_SEAL_WITH, arg);
+	}
 	liveupdate::Result<void> unseal()
 	{
 		fdbox_seal arg{};
@@ -217,6 +224,53 @@ TEST("session", "box/sealing freezes what is in it, and checks what it needs")
 	OK(open_device().create("fdbox:seals"));
 }
 
+TEST("session", "box/sealed together, needs reach from box to box")
+{
+	need_handler();
+	auto device = make("set-device"), memory = make("set-memory"), other = make("set-other");
+	TestFile a("set:a"), b("set:b");
+	a.needs(b);
+	OK(device.put(SYS(::dup(a.get())), "a"));
+	OK(memory.put(SYS(::dup(b.get())), "b"));
+	auto memfd = make_memfd(page);
+	OK(other.put(SYS(::dup(memfd.get())), "memory"));
+	FAILS(device.seal(), ENOENT);
+	FAILS(device.seal_with({other.fd()}), ENOENT);
+	CHECK(other.list() == ": memory");
+	FAILS(device.seal_with({}), EINVAL);
+	FAILS(device.seal_with(std::vector<int>(FDBOX_MAX_TOGETHER, memory.fd())), EINVAL);
+	FAILS(device.seal_with({device.fd()}), EINVAL);
+	FAILS(device.seal_with({memory.fd(), memory.fd()}), EINVAL);
+	FAILS(device.seal_with({-1}), EBADF);
+	FAILS(device.seal_with({memfd.get()}), EBADF);
+	auto key = ferry::key(1);
+	auto keyed = make("set-keyed", &key);
+	FAILS(device.seal_with({memory.fd(), keyed.fd()}), EPERM);
+	OK(keyed.unlock(key));
+	OK(device.seal_with({memory.fd(), keyed.fd(), other.fd()}));
+	for (Box *box : {&device, &memory, &keyed, &other})
+		FAILS(box->seal(), EALREADY);
+	CHECK(memory.list() == "sealed: b");
+	FAILS(memory.get("b"), EBUSY);
+	CHECK_ERRNO(::ftruncate(memfd.get(), 0), EPERM);
+	// One seal.
+	OK(other.unseal());
+	SYS(::ftruncate(memfd.get(), page));
+	CHECK(memory.list() == ": b");
+	FAILS(memory.unseal(), EALREADY);
+	OK(other.seal());
+	FAILS(device.seal_with({memory.fd(), other.fd()}), EALREADY);
+	CHECK(memory.list() == ": b");
+	OK(other.unseal());
+	OK(device.seal_with({memory.fd(), other.fd()}));
+	// What was sealed with one that is deleted is open, and there still.
+	OK(manage(FDBOX_DELETE_BOX, "set-other"));
+	CHECK(device.list() == ": a");
+	FAILS(device.seal_with({other.fd()}), ENODEV);
+	for (auto name : {"set-device", "set-memory", "set-keyed"})
+		OK(manage(FDBOX_DELETE_BOX, name));
+}
+
 TEST("session", "box/who may use it")
 {
 	SYS(::chmod("/dev/fdbox/fdbox", 0666));
@@ -336,6 +390,56 @@ AFTER()
 AFTER()
 {
 	box_again(2, true);
+}
+
+BEFORE("session/box/those that were sealed together")
+{
+	auto key = ferry::key(5);
+	auto device = make("together-device"), memory = make("together-memory", &key),
+	     other = make("together-other");
+	OK(memory.unlock(key));
+	TestFile a("together:a"), b("together:b");
+	a.needs(b);
+	OK(device.put(a.release(), "a"));
+	OK(memory.put(b.release(), "b"));
+	auto memfd = make_memfd();
+	fill(memfd, 0, MiB, 1);
+	OK(memory.put(std::move(memfd), "memory"));
+	OK(other.put(make_memfd(page), "memory"));
+	OK(device.seal_with({memory.fd(), other.fd()}));
+}
+
+AFTER()
+{
+	need_handler();
+	need_fdbox();
+	auto key = ferry::key(5);
+	auto device = VALUE(Box::open("together-device")),
+	     memory = VALUE(Box::open("together-memory")),
+	     other = VALUE(Box::open("together-other"));
+	FAILS(memory.unseal(), EPERM);
+	OK(memory.unlock(key));
+	CHECK(device.list() == "sealed came: a");
+	CHECK(memory.list() == "sealed came: b memory");
+	CHECK(other.list() == "sealed came: memory");
+	// What its file needs is in a box that nobody opened.
+	OK(device.unseal());
+	CHECK(device.list() == " came: a");
+	FAILS(memory.get("b"), EBUSY);
+	FAILS(device.unseal(), EALREADY);
+	// The files of the others would be lost.
+	FAILS(device.seal(), EBUSY);
+	FAILS(device.seal_with({memory.fd()}), EALREADY);
+	OK(memory.unseal());
+	auto memfd = VALUE(memory.get("memory"));
+	CHECK(has(memfd, 0, MiB, 1));
+	FAILS(device.seal_with({memory.fd()}), EBUSY);
+	OK(manage(FDBOX_DELETE_BOX, "together-other"));
+	OK(device.seal_with({memory.fd()}));
+	CHECK(device.list() == "sealed: a");
+	OK(manage(FDBOX_DELETE_BOX, "together-memory"));
+	CHECK(device.list() == ": a");
+	OK(manage(FDBOX_DELETE_BOX, "together-device"));
 }
 
 BEFORE("session/box/a virtual machine in a box")

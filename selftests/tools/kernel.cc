@@ -98,7 +98,7 @@ void Kernel::sweep()
 {
 	std::erase_if(openers_, [](auto &opener) { return closed(opener.watch); });
 	std::erase_if(sessions_, [](auto &session) {
-		if (!session->held || !closed(session->watch))
+		if (!session->held || session->module || !closed(session->watch))
 			return false;
 		session->held = false;
 		return !session->incoming || !keeps_on_close(*session);
@@ -117,6 +117,17 @@ void Kernel::kexec()
 	}
 	openers_.clear();
 	++updates_;
+}
+
+void Kernel::make_box(const std::string &name, bool incoming, bool held)
+{
+	Session session{};
+	session.name = "fdbox:" + name;
+	session.incoming = incoming;
+	session.module = true;
+	session.held = held;
+	session.policy = LIVEUPDATE_FERRY_POLICY_KEEP;
+	sessions_.push_back(std::make_unique<Session>(std::move(session)));
 }
 
 Session *Kernel::find(const std::string &name, bool incoming)
@@ -261,7 +272,8 @@ liveupdate_ferry_session Kernel::describe(const Session &session) const
 		   : session.finished ? LIVEUPDATE_FERRY_SESSION_FINISHED
 				      : LIVEUPDATE_FERRY_SESSION_RETRIEVED;
 	is.flags = (session.incoming ? LIVEUPDATE_FERRY_INCOMING : 0) |
-		   (session.keyed ? LIVEUPDATE_FERRY_KEYED : 0);
+		   (session.keyed ? LIVEUPDATE_FERRY_KEYED : 0) |
+		   (session.module ? LIVEUPDATE_FERRY_OF_MODULE : 0);
 	is.policy = session.policy;
 	is.refused = session.refused;
 	is.deadline_ms = session.deadline_ms;

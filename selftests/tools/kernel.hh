@@ -34,7 +34,7 @@ struct Session {
 	liveupdate::Fd watch; // the other end of the descriptor's socket pair
 	ino_t inode = 0; // of the descriptor
 	bool incoming = false, finished = false, held = false;
-	bool keyed = false;
+	bool keyed = false, module = false;
 	liveupdate::Key key{};
 	unsigned int policy = LIVEUPDATE_FERRY_POLICY_FINISH;
 	std::uint64_t deadline_ms = 0;
@@ -50,6 +50,9 @@ class Kernel {
 
 	// All descriptors of sessions die with the old kernel; what was preserved waits.
 	void kexec();
+
+	// A box of fdbox's; its module has it, or does not.
+	void make_box(const std::string &name, bool incoming, bool held = true);
 
 	// Looks after what was closed, first.
 	const Session *outgoing(const std::string &name);

@@ -550,4 +550,49 @@ TEST_F(Luctl, Preflight)
 	EXPECT_EQ(verdict(check_all(context, {}), "live update"), bad);
 }
 
+// ---- boxes ----
+
+TEST_F(Luctl, Boxes)
+{
+	kernel.make_box("new", false);
+	kernel.make_box("old", true);
+	kernel.make_box("waits", true, false);
+	ASSERT_TRUE(status(context));
+	EXPECT_TRUE(out.str().contains("1 box for the next kernel, 2 of the last one"))
+		<< out.str();
+	out.str("");
+	ASSERT_TRUE(list(context, ""));
+	EXPECT_TRUE(out.str().contains("fdbox:new    out  open ")) << out.str();
+	EXPECT_TRUE(out.str().contains("keep    box\n")) << out.str();
+	out.str("");
+	ASSERT_TRUE(list(context, "fdbox:old"));
+	EXPECT_TRUE(out.str().starts_with("Box /dev/fdbox/old, of the last kernel")) << out.str();
+
+	RetrieveOptions options;
+	options.session = "fdbox:old";
+	options.files = {"1=" + context.root + "/out"};
+	options.finish = true;
+	auto done = retrieve(context, options);
+	ASSERT_FALSE(done);
+	EXPECT_TRUE(done.error().text.contains("at /dev/fdbox/old")) << done.error().text;
+	for (bool discard : {false, true}) {
+		done = finish(context, "fdbox:old", discard);
+		ASSERT_FALSE(done);
+		EXPECT_TRUE(done.error().text.contains("/dev/fdbox/old")) << done.error().text;
+	}
+	done = finish(context, "fdbox:waits", false);
+	ASSERT_FALSE(done);
+	EXPECT_TRUE(done.error().text.contains("load fdbox")) << done.error().text;
+	EXPECT_EQ(verdict(check_all(context, {}), "boxes"), Check::Verdict::bad);
+	EXPECT_TRUE(finish(context, "fdbox:waits", true));
+
+	context.json = true;
+	out.str("");
+	ASSERT_TRUE(status(context));
+	EXPECT_EQ(json()["boxes"]["came"], 1);
+	out.str("");
+	ASSERT_TRUE(list(context, ""));
+	EXPECT_EQ(json()["sessions"][0]["box"], "new");
+}
+
 } // namespace

@@ -166,8 +166,6 @@ class Fdbox : public Luo {
 	}
 
 	std::map<std::string, fdbox_opener *> openers_;
-
-    private:
 	bool there_ = false;
 };
 
@@ -431,6 +429,269 @@ TEST_F(Fdbox, EveryFailureToUnseal)
 	EXPECT_EQ(err, -ENOMEM);
 	EXPECT_EQ(listed("vm")[0], "*");
 	EXPECT_EQ(unseal("vm"), 0);
+}
+
+/* ---- boxes that are sealed together ---- */
+
+class Together : public Fdbox {
+    protected:
+	void TearDown() override
+	{
+		close_files();
+		Fdbox::TearDown();
+	}
+	void close_files()
+	{
+		fake::box_openers.clear();
+		for (int fd : std::exchange(fds_, {}))
+			fake::close(fd);
+	}
+	// A descriptor of an open box.
+	int fd_of(const std::string &name)
+	{
+		int fd = open("/dev/fdbox/" + name);
+		fake::box_openers[fake::file_of(fd)] = openers_.at(name);
+		fds_.push_back(fd);
+		return fd;
+	}
+	int seal_with(const std::string &name, std::vector<int> fds)
+	{
+		fdbox_seal_with arg{.size = sizeof(arg),
+				    .nr = static_cast<unsigned int>(fds.size()),
+				    .fds = reinterpret_cast<unsigned long long>(fds.data())};
+		if (!fds.empty())
+			fake::user_memory(fds.data(), fds.size() * sizeof(fds[0]));
+		int err = on(name, FDBOX_SEAL_WITH, arg);
+		if (!fds.empty())
+			fake::user_memory_gone(fds.data());
+		return err;
+	}
+	// "device" has b, which needs a in "memory"; "other" has c.
+	void fill_boxes()
+	{
+		for (const char *name : {"device", "memory", "other"}) {
+			ASSERT_EQ(make(name), 0);
+			ASSERT_EQ(open_box(name), 0);
+		}
+		int a = open("a"), b = open("b", DEVICE, {a});
+		EXPECT_EQ(put("memory", a, "a"), 0);
+		EXPECT_EQ(put("device", b, "b"), 0);
+		EXPECT_EQ(put("other", open("c"), "c"), 0);
+	}
+	int seal_all()
+	{
+		return seal_with("device", {fd_of("other"), fd_of("memory")});
+	}
+	void cross()
+	{
+		close_files();
+		jump();
+		for (const char *name : {"device", "memory", "other"})
+			ASSERT_EQ(open_box(name), 0);
+	}
+	bool is_sealed(const std::string &name)
+	{
+		auto all = listed(name);
+		return !all.empty() && all[0] == "*";
+	}
+
+    private:
+	std::vector<int> fds_;
+};
+
+TEST_F(Together, WhatIsNeededMayBeInAnyOfThem)
+{
+	fill_boxes();
+	EXPECT_EQ(seal("device"), -ENOENT);
+	EXPECT_EQ(seal_with("device", {fd_of("other")}), -ENOENT);
+	EXPECT_FALSE(is_sealed("other"));
+	EXPECT_EQ(seal_all(), 0);
+	for (const char *name : {"device", "memory", "other"}) {
+		EXPECT_TRUE(is_sealed(name)) << name;
+		EXPECT_EQ(seal(name), -EALREADY) << name;
+		EXPECT_EQ(get(name, "a"), -EBUSY) << name;
+	}
+	// One seal: who opens it in one box opens it in all.
+	EXPECT_EQ(unseal("other"), 0);
+	for (const char *name : {"device", "memory", "other"}) {
+		EXPECT_FALSE(is_sealed(name)) << name;
+		EXPECT_EQ(unseal(name), -EALREADY) << name;
+	}
+	EXPECT_EQ(only("unpreserve").size(), 6u);
+	EXPECT_EQ(seal("other"), 0);
+	EXPECT_EQ(seal_all(), -EALREADY);
+	EXPECT_FALSE(is_sealed("memory"));
+	EXPECT_EQ(unseal("other"), 0);
+	EXPECT_EQ(seal_all(), 0);
+}
+
+TEST_F(Together, WhatIsRefused)
+{
+	fill_boxes();
+	EXPECT_EQ(seal_with("device", {}), -EINVAL);
+	EXPECT_EQ(seal_with("device", std::vector<int>(FDBOX_MAX_TOGETHER, 0)), -EINVAL);
+	EXPECT_EQ(seal_with("device", {fd_of("device")}), -EINVAL);
+	EXPECT_EQ(seal_with("device", {fd_of("memory"), fd_of("memory")}), -EINVAL);
+	EXPECT_EQ(seal_with("device", {99}), -EBADF);
+	int plain = open("plain");
+	EXPECT_EQ(seal_with("device", {plain}), -EBADF);
+	fake::close(plain);
+	ASSERT_EQ(make("locked", 7), 0);
+	ASSERT_EQ(open_box("locked"), 0);
+	EXPECT_EQ(seal_with("device", {fd_of("memory"), fd_of("locked")}), -EPERM);
+	EXPECT_EQ(unlock("locked", 7), 0);
+	EXPECT_EQ(seal_with("device", {fd_of("memory"), fd_of("locked")}), 0);
+	EXPECT_EQ(unseal("locked"), 0);
+	EXPECT_EQ(remove("locked"), 0);
+	EXPECT_EQ(seal_with("device", {fd_of("memory"), fd_of("locked")}), -ENODEV);
+	EXPECT_FALSE(is_sealed("memory"));
+	fdbox_seal_with arg{.size = sizeof(arg), .nr = 1, .fds = 8};
+	EXPECT_EQ(on("device", FDBOX_SEAL_WITH, arg), -EFAULT);
+}
+
+TEST_F(Together, TheyCross)
+{
+	fill_boxes();
+	EXPECT_EQ(seal_all(), 0);
+	cross();
+	for (const char *name : {"device", "memory", "other"})
+		EXPECT_TRUE(is_sealed(name)) << name;
+	EXPECT_EQ(listed("device"), (std::vector<std::string>{"*", "+", "b"}));
+	EXPECT_EQ(listed("memory"), (std::vector<std::string>{"*", "+", "a"}));
+	// Each for itself, and what it needs is there.
+	EXPECT_EQ(unseal("device"), 0);
+	EXPECT_EQ(only("retrieve"), (Trace{"a", "b"}));
+	EXPECT_TRUE(is_sealed("memory"));
+	// Its files would be lost with the session.
+	EXPECT_EQ(seal("device"), -EBUSY);
+	EXPECT_EQ(luo_prepare(true), -EBUSY);
+	EXPECT_EQ(unseal("memory"), 0);
+	EXPECT_EQ(seal_with("device", {fd_of("memory")}), -EBUSY);
+	EXPECT_EQ(unseal("other"), 0);
+	results["can_finish b"] = -EBUSY;
+	EXPECT_EQ(seal_with("device", {fd_of("memory")}), -EBUSY);
+	results.clear();
+	EXPECT_EQ(seal_with("device", {fd_of("memory")}), 0);
+	EXPECT_EQ(only("finish").size(), 3u);
+	EXPECT_EQ(listed("other"), (std::vector<std::string>{"c"}));
+	EXPECT_EQ(seal("other"), 0);
+	// In another order, and other sets.
+	cross();
+	EXPECT_EQ(unseal("memory"), 0);
+	EXPECT_EQ(unseal("other"), 0);
+	EXPECT_EQ(unseal("device"), 0);
+}
+
+TEST_F(Together, DeletingOneLeavesTheOthers)
+{
+	fill_boxes();
+	EXPECT_EQ(seal_all(), 0);
+	// Not for the next kernel any more, but nothing of the others is lost.
+	EXPECT_EQ(remove("other"), 0);
+	EXPECT_FALSE(is_sealed("memory"));
+	EXPECT_EQ(listed("memory"), (std::vector<std::string>{"a"}));
+	ASSERT_EQ(make("other"), 0);
+	ASSERT_EQ(open_box("other"), 0);
+	EXPECT_EQ(seal_all(), 0);
+	cross();
+	EXPECT_EQ(remove("memory"), 0);
+	EXPECT_EQ(remove("other"), 0);
+	EXPECT_EQ(only("finish").size(), 0u);
+	EXPECT_EQ(unseal("device"), 0);
+	results["can_finish b"] = -EBUSY;
+	EXPECT_EQ(remove("device"), -EBUSY);
+	results.clear();
+	EXPECT_EQ(remove("device"), 0);
+	EXPECT_EQ(only("finish"), (Trace{"b", "a"}));
+	EXPECT_EQ(fake::luo_module().refs, 0);
+}
+
+TEST_F(Together, EveryFailureToSeal)
+{
+	fill_boxes();
+	std::vector<int> fds{fd_of("other"), fd_of("memory")};
+	for_each_failure([] {}, [&] { return seal_with("device", fds); },
+			 [&] {
+				 unseal("device");
+				 for (const char *name : {"device", "memory", "other"})
+					 EXPECT_FALSE(is_sealed(name)) << name;
+			 });
+}
+
+// A box that cannot be made leaves the others, and its files with them.
+TEST_F(Together, EveryFailureToArrive)
+{
+	fill_boxes();
+	EXPECT_EQ(seal_all(), 0);
+	close_files();
+	ASSERT_EQ(luo_prepare(true), 0);
+	fake::Handover handover = fake::handover();
+	luo_abort();
+	for (auto &[name, opener] : openers_)
+		fdbox_release(opener);
+	openers_.clear();
+	while (!fake::box_devices.empty())
+		ASSERT_EQ(remove(fake::box_devices.begin()->first), 0);
+	gone();
+	std::size_t most = 0;
+	for (int nr = 1; most < 3; ++nr) {
+		ASSERT_LT(nr, 100);
+		unload();
+		fake::boot(handover);
+		load();
+		fake::arm(nr);
+		int err = fdbox_module_init();
+		fake::disarm();
+		if (!err) {
+			most = std::max(most, fake::box_devices.size());
+			while (!fake::box_devices.empty())
+				ASSERT_EQ(remove(fake::box_devices.begin()->first), 0);
+			fdbox_module_exit();
+		}
+		for (const char *name : {"fdbox:device", "fdbox:memory", "fdbox:other"})
+			discard(name);
+	}
+}
+
+// What is handed over is not trusted: tags that make no set.
+TEST_F(Together, TagsThatMakeNoSet)
+{
+	struct Case {
+		unsigned long long tags[2];
+		std::size_t boxes;
+	};
+	for (const Case &each :
+	     {Case{{0, 0}, 2}, Case{{0x10000, 0x10001}, 2}, Case{{0x10001, 0x10002}, 0},
+	      Case{{0x10000, 0x10000}, 1}, Case{{0x10000, 0x20001}, 1},
+	      Case{{0x10000, 0x10000 + 32}, 1}, Case{{0x10001, 0x10000}, 1}, Case{{1, 0}, 1}}) {
+		ferry_luo_session *made[2];
+		for (int i = 0; i < 2; ++i) {
+			ferry_luo_about about{};
+			std::snprintf(about.name, sizeof(about.name), "fdbox:%d", i);
+			std::strcpy(about.maker, "fdbox");
+			about.tag = each.tags[i];
+			ASSERT_EQ(ferry_luo_session_create(&about, &made[i]), 0);
+		}
+		ASSERT_EQ(luo_prepare(true), 0);
+		fake::Handover handover = fake::handover();
+		luo_abort();
+		for (auto *session : made)
+			ferry_luo_session_close(session);
+		gone();
+		unload();
+		fake::boot(handover);
+		load();
+		ASSERT_EQ(fdbox_module_init(), 0);
+		there_ = true;
+		EXPECT_EQ(fake::box_devices.size(), each.boxes) << each.tags[0] << each.tags[1];
+		while (!fake::box_devices.empty())
+			ASSERT_EQ(remove(fake::box_devices.begin()->first), 0);
+		// Those wait, and are not lost.
+		unsigned long long left = 0;
+		for (int i = 0; i < 2; ++i)
+			left += !discard(("fdbox:" + std::to_string(i)).c_str());
+		EXPECT_EQ(left, 2 - each.boxes);
+	}
 }
 
 } // namespace

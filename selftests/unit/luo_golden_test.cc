@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// The orchestrator's part of the tree against golden files of both versions: see
+// The orchestrator's part of the tree against golden files of all versions: see
 // kho_golden_test.cc.
 #include "golden.hh"
 #include "luo_testing.hh"
@@ -33,7 +33,8 @@ int save(void *, ferry_writer *writer, bool)
 			      .salt = {},
 			      .key_hash = {},
 			      .maker = {},
-			      .uid = 1000};
+			      .uid = 1000,
+			      .tag = 0x10002};
 	// So that the key of set_key(7) fits, as the fake hashes it.
 	for (unsigned char i = 0; i < sizeof(session.salt); ++i)
 		session.salt[i] = i;
@@ -85,6 +86,7 @@ constexpr ferry_provider provider{"luo", nullptr, save, nullptr};
 
 class LuoGolden : public Luo {
     protected:
+	void reads_tree(const char *name);
 	void boot_with(const char *name)
 	{
 		unload();
@@ -103,15 +105,15 @@ TEST_F(LuoGolden, Tree)
 	long size = kho_tree_copy(false, &data);
 	ASSERT_GT(size, 0);
 	auto bytes = static_cast<unsigned char *>(data);
-	expect_golden("luo-tree-v2.bin", {bytes, bytes + size});
+	expect_golden("luo-tree-v3.bin", {bytes, bytes + size});
 	ferry_free(data);
 	ferry_kho_unregister(&provider);
 	kho_module_exit();
 }
 
-TEST_F(LuoGolden, TreeIsRead)
+void LuoGolden::reads_tree(const char *name)
 {
-	boot_with("luo-tree-v2.bin");
+	boot_with(name);
 	liveupdate_ferry_update update{};
 	update.size = sizeof(update);
 	ASSERT_EQ(device_call(LIVEUPDATE_FERRY_GET_UPDATE, update), 0);
@@ -134,6 +136,17 @@ TEST_F(LuoGolden, TreeIsRead)
 	EXPECT_EQ(finish(one), 0);
 	fake::close(b);
 	fake::close(one);
+}
+
+TEST_F(LuoGolden, TreeIsRead)
+{
+	reads_tree("luo-tree-v3.bin");
+}
+
+// That had no tag of a session.
+TEST_F(LuoGolden, TheSecondVersionIsRead)
+{
+	reads_tree("luo-tree-v2.bin");
 }
 
 TEST_F(LuoGolden, TheFirstVersionIsRead)

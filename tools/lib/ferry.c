@@ -155,7 +155,7 @@ int lu_retrieve_session_with_key(int device, const char *name, const uint8_t *ke
 	if (error == -EINVAL)
 		error = -EBUSY;
 	help = error == -ENOENT ? "the last kernel handed over none of this name, or it is finished" :
-	       error == -EBUSY ? "another program has it" : hint(error);
+	       error == -EBUSY ? lu_hint_for_taken(name) : hint(error);
 	return error ? lu_fail(error, help, "retrieve session '%s'", name) : arg.fd;
 }
 

@@ -94,12 +94,17 @@ int lu_create_session(int device, const char *name)
 
 static const struct hint retrieve_session_hints[] = {
 	{ ENOENT, "the last kernel handed over none of this name, or it is finished" },
-	{ EBUSY, "another program has it" },
 	{ EPERM, "it has a key, and was asked for without" },
 	{ EBADF, "the device is not open" },
 	{ ENOTTY, "this is not /dev/liveupdate" },
 	{}
 };
+
+const char *lu_hint_for_taken(const char *name)
+{
+	return strncmp(name, "fdbox:", 6) ? "another program has it" :
+	       "another program has it, or it is a box, which /dev/fdbox gives back";
+}
 
 int lu_retrieve_session(int device, const char *name)
 {
@@ -115,7 +120,8 @@ int lu_retrieve_session(int device, const char *name)
 	if (error == -EINVAL)
 		error = -EBUSY;
 	if (error)
-		return lu_fail(error, hint_for(retrieve_session_hints, error), "retrieve session '%s'", name);
+		return lu_fail(error, error == -EBUSY ? lu_hint_for_taken(name) : hint_for(retrieve_session_hints, error),
+			       "retrieve session '%s'", name);
 	return arg.fd;
 }
 

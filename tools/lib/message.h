@@ -9,4 +9,7 @@
 __attribute__((format(printf, 3, 4)))
 int lu_fail(int error, const char *hint, const char *format, ...);
 
+/* Why a session of that name is not given to somebody else. */
+const char *lu_hint_for_taken(const char *name);
+
 #endif

@@ -184,16 +184,15 @@ void check_device(std::vector<Check> &checks)
 	if (!sessions)
 		return;
 	std::uint64_t out = 0, files = 0, size = 0;
-	std::string unfinished;
+	std::string unfinished, boxes;
 	for (const auto &session : *sessions) {
 		if (!(session.flags & LIVEUPDATE_FERRY_INCOMING)) {
 			++out;
 			files += session.files;
 			size += session.bytes;
 		} else if (session.state != LIVEUPDATE_FERRY_SESSION_FINISHED) {
-			auto name = reinterpret_cast<const char *>(session.name);
-			unfinished += (unfinished.empty() ? "" : ", ") +
-				      clean({name, ::strnlen(name, sizeof(session.name))});
+			auto &list = box_of(session) ? boxes : unfinished;
+			list += (list.empty() ? "" : ", ") + clean(text(session.name));
 		}
 	}
 	checks.push_back({"sessions", out ? Verdict::good : Verdict::doubtful,
@@ -203,6 +202,10 @@ void check_device(std::vector<Check> &checks)
 	if (!unfinished.empty())
 		checks.push_back({"unfinished", Verdict::bad,
 				  unfinished + ": of the last kernel, and lost with this update"});
+	if (!boxes.empty())
+		checks.push_back({"boxes", Verdict::bad,
+				  boxes + ": came from the last kernel; the kernel refuses the "
+					  "update until they are sealed anew, or deleted"});
 }
 
 bool has_module(const std::string &folder)

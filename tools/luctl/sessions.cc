@@ -199,6 +199,29 @@ Outcome<> preserve(Context &context, const PreserveOptions &options)
 
 namespace {
 
+// A box's session is fdbox's, whatever key is given.
+Outcome<> check_no_box(const Device &device, const std::string &name)
+{
+	for (const auto &session :
+	     device.sessions().value_or(std::vector<liveupdate_ferry_session>())) {
+		auto box = box_of(session);
+		if (!box || text(session.name) != name ||
+		    !(session.flags & LIVEUPDATE_FERRY_INCOMING))
+			continue;
+		// One that waits fdbox does not have: its module is not loaded, or refused it.
+		if (session.state == LIVEUPDATE_FERRY_SESSION_WAITING)
+			return fail(Exit::failed,
+				    "'" + name +
+					    "' is a box: load fdbox, which gives it back; or "
+					    "release it (finish --discard)");
+		return fail(Exit::failed, "'" + name +
+						  "' is a box: it is got out, and released, at "
+						  "/dev/fdbox/" +
+						  *box);
+	}
+	return {};
+}
+
 // A file to write. One that is new goes again, unless all of it was written.
 class Output {
     public:
@@ -313,6 +336,7 @@ Outcome<> retrieve(Context &context, const RetrieveOptions &options)
 				    "luod does not keep this session, and so it is finished when "
 				    "luctl ends: say that with --finish");
 		auto device = TRY(open_device());
+		CHECK(check_no_box(device, options.session));
 		auto got = key ? device.retrieve(options.session, *key)
 			       : device.retrieve(options.session);
 		if (!got)
@@ -360,10 +384,14 @@ Outcome<> finish(Context &context, const std::string &name, bool discard)
 	}
 	auto device = TRY(open_device());
 	if (discard) {
-		if (auto done = device.discard(name); !done)
+		auto done = device.discard(name);
+		if (!done && done.error() == std::errc::device_or_resource_busy)
+			CHECK(check_no_box(device, name));
+		if (!done)
 			return failed(done.error());
 		return {};
 	}
+	CHECK(check_no_box(device, name));
 	auto session = device.retrieve(name);
 	if (!session)
 		return failed(session.error());

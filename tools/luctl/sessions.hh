@@ -24,6 +24,9 @@ Outcome<liveupdate::Key> read_key(const std::string &path);
 // What failed, where, and why, in one line.
 std::string describe(const liveupdate_ferry_failure &failure);
 
+// The name of the box that a session is of; or nothing.
+std::optional<std::string> box_of(const liveupdate_ferry_session &session);
+
 // Of that name, among those that luod keeps; or nothing.
 const luod::Listed *find_kept(const std::vector<luod::Listed> &kept, const std::string &name,
 			      bool incoming);

@@ -55,6 +55,15 @@ std::string describe(const liveupdate_ferry_failure &failure)
 	return what + ": " + std::strerror(static_cast<int>(failure.error));
 }
 
+std::optional<std::string> box_of(const liveupdate_ferry_session &session)
+{
+	constexpr std::string_view prefix = "fdbox:";
+	std::string name = text(session.name);
+	if (!(session.flags & LIVEUPDATE_FERRY_OF_MODULE) || !name.starts_with(prefix))
+		return std::nullopt;
+	return name.substr(prefix.size());
+}
+
 const luod::Listed *find_kept(const std::vector<luod::Listed> &kept, const std::string &name,
 			      bool incoming)
 {
@@ -71,6 +80,7 @@ struct Status {
 	bool loaded = false;
 	std::optional<liveupdate_ferry_info> info;
 	std::optional<liveupdate_ferry_failure> failure;
+	std::size_t sealed_boxes = 0, boxes_that_came = 0;
 	std::optional<std::string> agent;
 	std::size_t agent_sessions = 0;
 };
@@ -94,6 +104,13 @@ Outcome<Status> look(Context &context)
 			status.info = *info;
 		if (auto failure = device->last_failure())
 			status.failure = *failure;
+		for (const auto &session :
+		     device->sessions().value_or(std::vector<liveupdate_ferry_session>())) {
+			if (box_of(session))
+				++(session.flags & LIVEUPDATE_FERRY_INCOMING
+					   ? status.boxes_that_came
+					   : status.sealed_boxes);
+		}
 	} else {
 		status.reason = liveupdate::message();
 	}
@@ -120,6 +137,7 @@ Json to_json(const Status &is)
 		json["outgoing"] = is.info->outgoing;
 		json["incoming"] = is.info->incoming;
 		json["waiting"] = is.info->waiting;
+		json["boxes"] = {{"sealed", is.sealed_boxes}, {"came", is.boxes_that_came}};
 		json["frozen"] = is.info->frozen != 0;
 		json["openers"] = is.info->openers - 1;
 		json["failures"] = is.info->failures;
@@ -148,6 +166,10 @@ Outcome<> status(Context &context)
 			    << is.info->incoming << " of the last one (" << is.info->waiting
 			    << " of them waiting)\n";
 		}
+		if (is.sealed_boxes || is.boxes_that_came)
+			out << "Of these     " << count(is.sealed_boxes, "box", "boxes")
+			    << " for the next kernel, " << is.boxes_that_came
+			    << " of the last one\n";
 		out << "Next kernel  " << (is.loaded ? "loaded" : "not loaded") << "\n";
 		out << "luod         "
 		    << (is.agent ? clean(*is.agent) + ", keeps " +
@@ -198,6 +220,8 @@ Json to_json(const liveupdate_ferry_session &session, const luod::Listed *kept)
 				     {"handler", text(session.handler)},
 				     {"done", session.done},
 				     {"total", session.total}};
+	if (auto box = box_of(session))
+		json["box"] = *box;
 	if (kept)
 		json["owner"] = {{"uid", kept->owner.uid}, {"gid", kept->owner.gid}};
 	return json;
@@ -268,7 +292,9 @@ Outcome<> show_all(Context &context, const std::vector<liveupdate_ferry_session>
 		json.push_back(to_json(session, owner));
 		table.add({clean(text(session.name)), in ? "in" : "out", state_of(session),
 			   std::to_string(session.files), bytes(session.bytes), policy_of(session),
-			   owner ? std::to_string(owner->owner.uid) : "-"});
+			   box_of(session) ? "box"
+			   : owner	   ? std::to_string(owner->owner.uid)
+					   : "-"});
 	}
 	if (context.json)
 		context.out << Json({{"sessions", json}}).dump(2) << "\n";
@@ -293,7 +319,7 @@ Outcome<> show_files(Context &context, Device &device,
 		Json entry = to_json(session, nullptr);
 		entry["files"] = Json::array();
 		Table table({"TOKEN", "KIND", "STATE", "MEMORY", "RUNS", "PRESERVE", "FREEZE",
-			     "RETRIEVE"});
+			     "RETRIEVE", "NAME"});
 		for (std::size_t column : {0, 3, 4, 5, 6, 7})
 			table.right(column);
 		for (const auto &file : *files) {
@@ -301,12 +327,14 @@ Outcome<> show_files(Context &context, Device &device,
 			table.add({std::to_string(file.token), clean(text(file.handler)),
 				   name_of(file_states, file.state), bytes(file.bytes),
 				   std::to_string(file.runs), duration(file.preserve_ns),
-				   duration(file.freeze_ns), duration(file.retrieve_ns)});
+				   duration(file.freeze_ns), duration(file.retrieve_ns),
+				   clean(text(file.label))});
 		}
 		json.push_back(std::move(entry));
 		if (context.json)
 			continue;
-		context.out << "Session " << clean(name)
+		auto box = box_of(session);
+		context.out << (box ? "Box /dev/fdbox/" + clean(*box) : "Session " + clean(name))
 			    << (in ? ", of the last kernel: " : ", for the next kernel: ")
 			    << state_of(session) << ", policy " << policy_of(session) << "\n";
 		table.print(context.out);

@@ -8,7 +8,8 @@
  *
  * A box that is sealed crosses the kexec, with all of its files; one that is not is
  * lost with the kernel. Sealing checks that everything that its files need is in the
- * box. In the next kernel the box is there, sealed; unsealing gives the files back.
+ * box, or in a box that is sealed together with it. In the next kernel the box is there,
+ * sealed; unsealing gives the files back.
  *
  * Who may use a box: without a key the user who created it (open(2) fails with
  * EACCES for others). With a key who has it, and nobody else: whoever opens the
@@ -59,9 +60,11 @@ struct fdbox_box {
 /*
  * Deletes a box, and lets go of the files in it: those of a sealed one are not
  * carried. For who may use it, and for CAP_SYS_ADMIN, as it gives nothing to anybody.
+ * Boxes that were sealed together with it are unsealed, as after FDBOX_UNSEAL.
  *
- * Errors: ENOENT, EPERM, and, for a box that came from the last kernel, those of
- * LIVEUPDATE_SESSION_FINISH (EBUSY: a file is not ready); nothing has changed then.
+ * Errors: ENOENT, EPERM, EBUSY (it is being sealed), and, for the last box of those that
+ * came together from the last kernel, those of LIVEUPDATE_SESSION_FINISH (EBUSY: a file is
+ * not ready); nothing has changed then.
  */
 #define FDBOX_DELETE_BOX	_IO(FDBOX_IOCTL_TYPE, 0xa1)
 
@@ -105,7 +108,8 @@ struct fdbox_seal {
  * Preserves all files, and closes the lid: nothing goes in or out. The files stay as
  * usable for those who have them as files that LIVEUPDATE_SESSION_PRESERVE_FD preserves.
  *
- * Errors: EALREADY, ENOENT (no handler takes a file, or one needs another that is not in
+ * Errors: EALREADY, EBUSY (it is being sealed; or it came with others, of which one is still
+ * sealed as it came), ENOENT (no handler takes a file, or one needs another that is not in
  * the box; the log says which), ELOOP (files need each other in a ring), those of
  * LIVEUPDATE_SESSION_PRESERVE_FD and, for a box from the last kernel, of
  * LIVEUPDATE_SESSION_FINISH. Nothing is sealed then.
@@ -115,8 +119,11 @@ struct fdbox_seal {
 /*
  * Opens it again; after a kexec this makes the files anew.
  *
- * Errors: EALREADY, and those of LIVEUPDATE_SESSION_RETRIEVE_FD: then the box is sealed
- * still, and nothing is lost.
+ * Boxes that were sealed together have one seal: opening it in one of them opens all. In
+ * the next kernel each is unsealed for itself, and in any order.
+ *
+ * Errors: EALREADY, EBUSY (it is being sealed), and those of
+ * LIVEUPDATE_SESSION_RETRIEVE_FD: then the box is sealed still, and nothing is lost.
  */
 #define FDBOX_UNSEAL		_IO(FDBOX_IOCTL_TYPE, 0xb3)
 
@@ -163,5 +170,27 @@ struct fdbox_unlock {
 };
 
 #define FDBOX_UNLOCK		_IO(FDBOX_IOCTL_TYPE, 0xb5)
+
+/* How many boxes can be sealed together. */
+#define FDBOX_MAX_TOGETHER	32
+
+/**
+ * struct fdbox_seal_with - seal several boxes together
+ * @size: in: of this structure
+ * @nr:   in: how many other boxes, 1 to FDBOX_MAX_TOGETHER - 1
+ * @fds:  in: address; __s32[], each an open /dev/fdbox/NAME of another box
+ *
+ * As FDBOX_SEAL, for all of them or none: what a file needs can be in any of these boxes.
+ *
+ * Errors: FDBOX_SEAL's, for any of them, and EINVAL (@nr; a box twice), EBADF (a descriptor is
+ * no box's), EPERM (the caller may not use it by this descriptor: its key was not shown).
+ */
+struct fdbox_seal_with {
+	__u32 size;
+	__u32 nr;
+	__aligned_u64 fds;
+};
+
+#define FDBOX_SEAL_WITH		_IO(FDBOX_IOCTL_TYPE, 0xb6)
 
 #endif

@@ -260,6 +260,7 @@ struct liveupdate_ferry_discard_session {
 /* Bits of @flags of a session. */
 #define LIVEUPDATE_FERRY_INCOMING	(1u << 0)	/* of the last kernel */
 #define LIVEUPDATE_FERRY_KEYED		(1u << 1)	/* has a key */
+#define LIVEUPDATE_FERRY_OF_MODULE	(1u << 2)	/* a module has it: a box, "fdbox:NAME" */
 
 /* No end is set. */
 #define LIVEUPDATE_FERRY_NO_DEADLINE	(~0ull)
@@ -268,7 +269,8 @@ struct liveupdate_ferry_discard_session {
  * struct liveupdate_ferry_session - one session
  * @name:        with its NUL
  * @state:       enum liveupdate_ferry_session_state
- * @flags:       LIVEUPDATE_FERRY_INCOMING, LIVEUPDATE_FERRY_KEYED
+ * @flags:       LIVEUPDATE_FERRY_INCOMING, LIVEUPDATE_FERRY_KEYED,
+ *               LIVEUPDATE_FERRY_OF_MODULE
  * @policy:      enum liveupdate_ferry_policy
  * @refused:     attempts to retrieve it without its key, in this kernel
  * @deadline_ms: as it was set; 0: none

@@ -14,6 +14,7 @@ namespace fake {
 
 unsigned int caller;
 std::map<std::string, fdbox_handle *> box_devices;
+std::map<file *, fdbox_opener *> box_openers;
 
 namespace {
 
@@ -24,6 +25,7 @@ struct Setup {
 		add_counter("references to fdbox", [] { return long(fdbox_module().refs); });
 		add_reset([] {
 			caller = 0;
+			box_openers.clear();
 			fdbox_module().refs = 0;
 		});
 	}
@@ -51,6 +53,12 @@ void linux_fd_close(int fd)
 bool linux_is_box(struct file *file)
 {
 	return file->name.starts_with("/dev/fdbox/");
+}
+
+struct fdbox_opener *linux_opener_of(struct file *file)
+{
+	auto at = box_openers.find(file);
+	return at == box_openers.end() ? nullptr : at->second;
 }
 
 unsigned int linux_caller(void)

@@ -8,6 +8,7 @@
 #include <string>
 
 struct fdbox_handle;
+struct fdbox_opener;
 
 namespace fake {
 
@@ -15,6 +16,8 @@ module &fdbox_module();
 
 // Who asks.
 extern unsigned int caller;
+// Whose open file of a box it is.
+extern std::map<file *, fdbox_opener *> box_openers;
 // The devices in /dev/fdbox.
 extern std::map<std::string, fdbox_handle *> box_devices;
 
