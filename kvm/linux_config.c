@@ -126,11 +126,11 @@ static u32 features_of(struct kvm_vcpu *vcpu)
 {
 	u32 features = vcpu->arch.pv_cpuid.enforce ? FERRY_KVM_PV_ENFORCE : 0;
 #ifdef CONFIG_KVM_HYPERV
-	struct kvm_vcpu_hv *hv = vcpu->arch.hyperv;
-
-	if (hv && hv->synic.active)
-		features |= hv->synic.dont_zero_synic_pages ? FERRY_KVM_SYNIC2 : FERRY_KVM_SYNIC;
-	if (hv && hv->enforce_cpuid)
+	if (kvm_hv_cap_is_enabled(vcpu, KVM_CAP_HYPERV_SYNIC))
+		features |= FERRY_KVM_SYNIC;
+	if (kvm_hv_cap_is_enabled(vcpu, KVM_CAP_HYPERV_SYNIC2))
+		features |= FERRY_KVM_SYNIC2;
+	if (kvm_hv_cap_is_enabled(vcpu, KVM_CAP_HYPERV_ENFORCE_CPUID))
 		features |= FERRY_KVM_HV_ENFORCE;
 #endif
 	return features;
