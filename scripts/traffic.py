@@ -75,7 +75,7 @@ def run(side, *options):
     for number, stage in enumerate(STAGES, 1):
         command += ["--stage%d" % number, stage]
     with tempfile.TemporaryDirectory() as folder:
-        with tests.Devices(argparse.Namespace(logs=folder, lu=side), "traffic") as machine:
+        with tests.Devices(argparse.Namespace(logs=folder, lu=side, flavour="base"), "traffic") as machine:
             done = subprocess.run(command + machine.options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   text=True, errors="replace")
     return done.stdout, done.returncode == 0

@@ -457,6 +457,7 @@ void interrupts_before(Stage &stage, const Interrupted &row)
 	guest.preserve(session);
 	CHECK_EQ(guest.device.try_policy(row.flags), 0);
 	Stage::keep(std::move(session));
+	const Memory memory = guest.memory;
 	// It goes on until the jump, and is waiting then, as a transfer takes most of the time.
 	std::thread([guest = std::move(guest), row]() mutable {
 		const Event event;
@@ -466,14 +467,15 @@ void interrupts_before(Stage &stage, const Interrupted &row)
 		while (transfer(guest, event, row.index))
 			*number = *number + 1;
 	}).detach();
-	sleep_ms(500);
+	for (unsigned tenths = 0; tenths < 100 && !*memory.at<uint32_t>(0); tenths++)
+		sleep_ms(100);
+	CHECK(*memory.at<uint32_t>(0) > 0);
 }
 
 void interrupts_after(Stage &stage, const Interrupted &row)
 {
 	auto session = VALUE(stage.device.retrieve(row.name));
 	auto guest = Guest::retrieve(row.address, session);
-	CHECK(*guest.memory.at<uint32_t>(0) > 0);
 	guest.take_over();
 	CHECK(!dma::messages_on(row.address));
 	// With MSI off, edu asserts INTx, and then, with MSI on, would never take that back.
