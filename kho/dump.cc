@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "kho/dump.hh"
 
+#include <abi/root.h>
+#include <abi/runs.h>
+
 #include <algorithm>
 #include <string_view>
 
@@ -97,6 +100,25 @@ void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, 
 	ferry_seq_printf(to, "%*s}\n", indent, "");
 }
 
+// What is no record, and is read in exactly the version in which it is written.
+struct Frame {
+	const char *name;
+	unsigned int version;
+};
+constexpr Frame frames[] = {
+	{"the root page", FERRY_ROOT_VERSION},
+	{"the lists of runs", FERRY_RUNS_VERSION},
+	{"the tree", FERRY_TREE_VERSION},
+};
+
+void print_frame(seq_file *to, const Frame &frame, bool first)
+{
+	ferry_seq_printf(to,
+			 "%s\n  {\"name\": \"%s\", \"writes\": %u, \"reads\": [%u, %u], "
+			 "\"fields\": []}",
+			 first ? "" : ",", frame.name, frame.version, frame.version, frame.version);
+}
+
 void print_record(seq_file *to, const ferry_record &record, bool first)
 {
 	ferry_seq_printf(
@@ -125,6 +147,10 @@ void print_formats(seq_file *to, std::span<const Formats> known)
 {
 	bool first = true;
 	ferry_seq_printf(to, "{\"formats\": [");
+	for (const Frame &frame : frames) {
+		print_frame(to, frame, first);
+		first = false;
+	}
 	for (Formats formats : known) {
 		for (const ferry_record *record : formats) {
 			print_record(to, *record, first);

@@ -34,7 +34,6 @@ constexpr unsigned int max_formats = 16;
 
 // What the root of the tree says that it is.
 constexpr char tree_name[] = "tree";
-constexpr unsigned int tree_version = 1;
 
 // A small set of pointers, in the order in which they came.
 template <class T, unsigned int max> class Registered {
@@ -115,7 +114,7 @@ Result<void> build(ferry_writer &writer, bool final)
 {
 	char compatible[32];
 	int length = ferry_format(compatible, sizeof(compatible), "ferry,%s-v%u", tree_name,
-				  tree_version);
+				  FERRY_TREE_VERSION);
 	Providers providers;
 	TRY(writer.start());
 	TRY(writer.property("compatible", compatible, static_cast<std::size_t>(length) + 1));
@@ -158,9 +157,9 @@ Result<void> load_tree(const TreeRef &ref, Tree &tree)
 		log_err("the tree is not one of ours");
 		return fail(Errno::BadMsg);
 	}
-	if (is.version != tree_version) {
+	if (is.version != FERRY_TREE_VERSION) {
 		log_err("the tree is of version %u, and this kernel reads %u", is.version,
-			tree_version);
+			FERRY_TREE_VERSION);
 		return fail(Errno::ProtoNoSupport);
 	}
 	return {};

@@ -12,6 +12,8 @@
 #define FERRY_ROOT_SUBTREE	"ferry"
 #define FERRY_ROOT_MAGIC	0x5952524546ull	/* "FERRY" */
 #define FERRY_ROOT_VERSION	1
+/* Of the tree that it leads to. */
+#define FERRY_TREE_VERSION	1
 
 /**
  * struct ferry_root - the root

@@ -178,6 +178,19 @@ TEST_F(Luctl, FormatsOfAnotherKernel)
 		<< out.str();
 	EXPECT_TRUE(out.str().contains("session  v2            v1          DOES NOT FIT"))
 		<< out.str();
+	// The frame of the records, which catalogues of version 1 did not name.
+	const std::string memfd = R"({"name": "memfd", "writes": 1, "reads": [1, 1]})";
+	auto tree = [&](int version) {
+		auto is = std::to_string(version);
+		return R"({"formats": [{"name": "the tree", "writes": )" + is + R"(, "reads": [)" +
+		       is + ", " + is + "]}, " + memfd + "]}";
+	};
+	for (auto [version, exit] : {std::pair(1, Exit::done), {2, Exit::no}}) {
+		write("/sys/kernel/debug/ferry/formats", tree(version));
+		EXPECT_EQ(check("{\"formats\": [" + memfd + "]}"), exit) << out.str();
+		EXPECT_EQ(check(tree(version)), Exit::done) << out.str();
+	}
+	write("/sys/kernel/debug/ferry/formats", catalogue);
 	context.json = true;
 	EXPECT_EQ(check(R"({"formats": []})"), Exit::no);
 	EXPECT_TRUE(json()["formats"][0]["reads"].is_null());

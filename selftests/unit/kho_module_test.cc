@@ -424,6 +424,11 @@ TEST_F(KhoModule, FormatsAreJson)
 		  std::string::npos)
 		<< file.text;
 	EXPECT_NE(file.text.find("\"bulk\""), std::string::npos);
+	for (const char *frame : {"the root page", "the lists of runs", "the tree"})
+		EXPECT_NE(file.text.find("{\"name\": \"" + std::string(frame) +
+					 "\", \"writes\": 1, \"reads\": [1, 1], \"fields\": []}"),
+			  std::string::npos)
+			<< frame;
 	long depth = 0;
 	for (char letter : file.text) {
 		depth += letter == '{' || letter == '[';

@@ -31,6 +31,9 @@ bool read_format(const Json &from, Format &format)
 	       read_version(reads[1], format.newest) && format.oldest <= format.newest;
 }
 
+// Catalogues did not have these as long as they were of version 1.
+constexpr std::string_view unnamed[] = {"the root page", "the lists of runs", "the tree"};
+
 std::string range(unsigned int oldest, unsigned int newest)
 {
 	if (!newest)
@@ -148,7 +151,10 @@ std::vector<Judgement> judge(const Catalogue &writer, const Catalogue &reader)
 	std::vector<Judgement> all;
 	for (const auto &format : writer.formats) {
 		auto known = std::ranges::find(reader.formats, format.name, &Format::name);
-		if (known == reader.formats.end())
+		if (known == reader.formats.end() && !reader.formats.empty() &&
+		    std::ranges::find(unnamed, format.name) != std::end(unnamed))
+			all.push_back({format.name, format.writes, 1, 1, format.writes == 1});
+		else if (known == reader.formats.end())
 			all.push_back({format.name, format.writes, 0, 0, false});
 		else
 			all.push_back(
