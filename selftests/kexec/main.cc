@@ -3,8 +3,8 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]
- *	ferry-tests soak STAGE LAST
+ *		    kvm|kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|dma1-dma4|refused1-refused5|kernel
+ *[FILTER] ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
  * the sessions until the jump. kernel comes last in every stage: did the kernel complain
@@ -17,6 +17,7 @@ int veto_stage(int stage, const char *filter);
 int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
 int dma_stage(int stage, const char *filter);
+int hugetlb_stage(int stage, const char *filter);
 int refused_stage(int stage, const char *filter);
 int soak_stage(unsigned stage, unsigned last);
 int kernel_cases(const char *filter);
@@ -46,6 +47,8 @@ int main(int argc, char **argv)
 		return session_stage(what[7] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
+	if (what.starts_with("hugetlb") && what.size() == 8)
+		return hugetlb_stage(what[7] - '0', filter);
 	if (what.starts_with("dma") && what.size() == 4)
 		return dma_stage(what[3] - '0', filter);
 	if (what.starts_with("refused") && what.size() == 8)
@@ -56,7 +59,8 @@ int main(int argc, char **argv)
 		return kernel_cases(filter);
 	std::fprintf(stderr, "usage: ferry-tests "
 			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
-			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused5|kernel [FILTER]\n"
+			     "kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|dma1-dma4|refused1-refused5|"
+			     "kernel [FILTER]\n"
 			     "       ferry-tests soak STAGE LAST\n");
 	return 2;
 }
