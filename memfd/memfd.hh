@@ -28,6 +28,7 @@ using ferry::Extent;
  *
  *	the mutex of the session	luo's; held around every operation
  *	the inode lock			linux_shmem_freeze() alone
+ *	hugetlb's mutexes of faults	linux_shmem_hold() alone, one at a time
  *	folio locks			in linux.c, one at a time
  *	the lock of the page cache	in linux.c
  *
