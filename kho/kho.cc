@@ -187,7 +187,7 @@ Result<ferry::Owned<Tree>> take_incoming()
 		TRY(load_tree(ref, *tree));
 	}
 	// From here on it is ours, and nobody finds it a second time.
-	if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
+	if (kho::restore_page(phys))
 		linux_release(phys / LINUX_PAGE_SIZE, 1, 0);
 	return tree;
 }
@@ -311,6 +311,12 @@ ferry_runs *ferry_runs_create(ferry_owner *owner)
 int ferry_runs_append(ferry_runs *runs, const ferry_run *run)
 {
 	return ferry::to_errno(runs->append(*run));
+}
+
+int ferry_runs_append_many(ferry_runs *runs, const ferry_run *run, unsigned int nr,
+			   unsigned int *done)
+{
+	return ferry::to_errno(runs->append(run, nr, *done));
 }
 
 int ferry_runs_seal(ferry_runs *runs, ferry_bulk *ref)

@@ -69,24 +69,29 @@ void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
 	kho_unpreserve_runs(runs, nr);
 }
 
-bool linux_is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)
+unsigned int linux_count_preserved(const struct ferry_run *run, unsigned int nr)
 {
-	struct kho_run run = { .pfn = pfn, .count = count, .order = order };
+	struct kho_run runs[LINUX_MAX_RUNS];
 
-	return kho_is_preserved(&run);
+	to_kho(runs, run, nr);
+	return kho_count_preserved(runs, nr);
 }
 
-int linux_restore(unsigned long long pfn, unsigned int count, unsigned int order)
+unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
 {
-	struct kho_run run = { .pfn = pfn, .count = count, .order = order };
+	struct kho_run runs[LINUX_MAX_RUNS];
 
-	return kho_restore_run(&run);
+	to_kho(runs, run, nr);
+	return kho_restore_runs(runs, nr);
 }
 
 void linux_release(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	unsigned int i;
 
+	/* Only hugetlb knows how to free such a folio; its handler does. */
+	if (WARN_ON_ONCE(order > MAX_PAGE_ORDER))
+		return;
 	for (i = 0; i < count; i++)
 		folio_put(pfn_folio(pfn + ((unsigned long)i << order)));
 }

@@ -31,7 +31,7 @@ void *(linux_page_at)(unsigned long long phys);
 /* NUMA node of a page frame that exists. */
 int (linux_node)(unsigned long long pfn);
 
-/* How many runs linux_preserve() and linux_unpreserve() take in one call. */
+/* How many runs the functions that take several take in one call. */
 #define LINUX_MAX_RUNS		32
 
 /**
@@ -45,20 +45,22 @@ void (linux_unpreserve)(const struct ferry_run *run, unsigned int nr);
 /* ---- pages, in the kernel that gets them ---- */
 
 /*
- * kho_is_preserved(): were these folios preserved as one run of linux_preserve(),
- * and is none of them restored yet? They need not be memory.
+ * kho_count_preserved(): how many runs, from the first one on, were preserved so
+ * by linux_preserve(), and have no folio that is restored already? They need not
+ * be memory.
  */
-bool (linux_is_preserved)(unsigned long long pfn, unsigned int count, unsigned int order);
+unsigned int (linux_count_preserved)(const struct ferry_run *run, unsigned int nr);
 
 /**
- * linux_restore - get a run of linux_preserve() back
+ * linux_restore - get runs of linux_preserve() back
  *
  * Each folio has one reference afterwards.
  *
- * Return: 0; -ENOENT when linux_is_preserved() is not, or not any more, true.
- * Then nothing has changed.
+ * Return: how many are restored, from the first one on. For the next one
+ * linux_count_preserved() does not count, or not any more; of it nothing has
+ * changed.
  */
-int (linux_restore)(unsigned long long pfn, unsigned int count, unsigned int order);
+unsigned int (linux_restore)(const struct ferry_run *run, unsigned int nr);
 /* Drops the reference that linux_restore() gave for each folio. */
 void (linux_release)(unsigned long long pfn, unsigned int count, unsigned int order);
 

@@ -32,8 +32,9 @@ bool well_formed(const ferry_run &run)
 	if (!run.pfn || (run.pfn | run.index) & mask(run.order))
 		return false;
 	constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
-	return run.pfn < max_pfn && pages_of(run) <= max_pfn - run.pfn && run.index < max_index &&
-	       pages_of(run) <= max_index - run.index;
+	// The length is below 2^42, so the sums do not overflow.
+	return run.pfn < max_pfn && run.index < max_index && run.pfn + pages_of(run) <= max_pfn &&
+	       run.index + pages_of(run) <= max_index;
 }
 
 bool same_node(unsigned long long pfn, unsigned long long other)
@@ -41,10 +42,44 @@ bool same_node(unsigned long long pfn, unsigned long long other)
 	return linux_node(pfn) == linux_node(other);
 }
 
-ferry_run run_of(const void *page)
+// A run lies in one node, and a single folio has no direction.
+bool in_one_piece(const ferry_run &run)
+{
+	if (run.count == 1)
+		return !(run.flags & FERRY_RUN_DESCENDING);
+	return same_node(run.pfn, run.pfn + pages_of(run) - 1);
+}
+
+// Makes a run part of the one before it, if it continues that.
+inline bool extend(ferry_run &open, const ferry_run &run)
+{
+	// A single folio goes in either direction.
+	const bool down = run.pfn + pages_of(run) == open.pfn;
+	if (!(down || run.pfn == open.pfn + pages_of(open)) ||
+	    run.index != open.index + pages_of(open) || run.order != open.order ||
+	    (run.flags | FERRY_RUN_DESCENDING) != (open.flags | FERRY_RUN_DESCENDING) ||
+	    run.count > max_count - open.count)
+		return false;
+	const bool descends = (run.flags | open.flags) & FERRY_RUN_DESCENDING;
+	if (down ? !((open.flags & FERRY_RUN_DESCENDING || open.count == 1) &&
+		     (run.flags & FERRY_RUN_DESCENDING || run.count == 1))
+		 : descends)
+		return false;
+	// KHO preserves across nodes, but does not restore so.
+	if (!same_node(run.pfn, open.pfn))
+		return false;
+	open.count += run.count;
+	if (down) {
+		open.pfn = run.pfn;
+		open.flags |= FERRY_RUN_DESCENDING;
+	}
+	return true;
+}
+
+ferry_run run_of(unsigned long long phys)
 {
 	return {
-		.pfn = linux_page_phys(page) / LINUX_PAGE_SIZE,
+		.pfn = phys / LINUX_PAGE_SIZE,
 		.index = 0,
 		.count = 1,
 		.order = 0,
@@ -59,18 +94,6 @@ const ferry_runs_block *block_at(unsigned long long phys)
 
 } // namespace
 
-ferry_run_entry encode(const ferry_run &run)
-{
-	return {
-		.where = run.pfn |
-			 static_cast<unsigned long long>(run.order) << FERRY_RUN_PFN_BITS |
-			 static_cast<unsigned long long>(run.flags)
-				 << (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS),
-		.what = run.index | static_cast<unsigned long long>(run.count)
-					    << FERRY_RUN_INDEX_BITS,
-	};
-}
-
 ferry_run decode(const ferry_run_entry &entry)
 {
 	return {
@@ -82,6 +105,15 @@ ferry_run decode(const ferry_run_entry &entry)
 		.flags = static_cast<unsigned short>(entry.where >>
 						     (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS)),
 	};
+}
+
+unsigned int decode(const ferry_runs_block &block, unsigned int first, unsigned int end,
+		    ferry_run (&runs)[LINUX_MAX_RUNS])
+{
+	const unsigned int nr = std::min<unsigned int>(end - first, LINUX_MAX_RUNS);
+	for (unsigned int i = 0; i < nr; ++i)
+		runs[i] = decode(block.entry[first + i]);
+	return nr;
 }
 
 unsigned int checksum(const ferry_runs_block &block)
@@ -97,19 +129,26 @@ unsigned int checksum(const ferry_runs_block &block)
 
 int kho::preserve_page(const void *page)
 {
-	ferry_run run = run_of(page);
+	ferry_run run = run_of(linux_page_phys(page));
 	return linux_preserve(&run, 1);
 }
 
 void kho::unpreserve_page(const void *page)
 {
-	ferry_run run = run_of(page);
+	ferry_run run = run_of(linux_page_phys(page));
 	linux_unpreserve(&run, 1);
 }
 
 bool kho::is_preserved_page(unsigned long long phys)
 {
-	return phys % LINUX_PAGE_SIZE == 0 && linux_is_preserved(phys / LINUX_PAGE_SIZE, 1, 0);
+	ferry_run run = run_of(phys);
+	return phys % LINUX_PAGE_SIZE == 0 && linux_count_preserved(&run, 1);
+}
+
+bool kho::restore_page(unsigned long long phys)
+{
+	ferry_run run = run_of(phys);
+	return linux_restore(&run, 1);
 }
 
 using namespace kho;
@@ -119,104 +158,69 @@ void ferry_runs::clear()
 	while (first_) {
 		ferry_runs_block *block = first_;
 		const unsigned int preserved = block == last_ ? preserved_ : block->nr;
-		for (unsigned int i = 0; i < preserved; ++i) {
-			ferry_run run = decode(block->entry[i]);
-			linux_unpreserve(&run, 1);
+		for (unsigned int at = 0; at < preserved;) {
+			ferry_run runs[LINUX_MAX_RUNS];
+			unsigned int nr = decode(*block, at, preserved, runs);
+			linux_unpreserve(runs, nr);
+			at += nr;
 		}
 		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next))
 				     : nullptr;
 		unpreserve_page(block);
 		linux_page_free(block);
 	}
-	owner_.pages -= closed_pages_;
-	owner_.runs -= closed_runs_;
+	owner_.pages -= told_pages_;
+	owner_.runs -= told_runs_;
 	owner_.metadata -= blocks_ * FERRY_RUNS_BLOCK_SIZE;
 	last_ = nullptr;
 	open_.reset();
-	blocks_ = closed_runs_ = closed_pages_ = 0;
+	blocks_ = closed_runs_ = closed_pages_ = told_runs_ = told_pages_ = 0;
 	preserved_ = 0;
 }
 
-// Whether the run could be made part of the open one.
-bool ferry_runs::extend(const ferry_run &run)
+Result<void> ferry_runs::append(const ferry_run *run, unsigned int nr, unsigned int &done)
 {
-	if (!open_ || run.order != open_->order || run.index != open_->index + pages_of(*open_) ||
-	    run.flags != (open_->flags & ~FERRY_RUN_DESCENDING) ||
-	    run.count > max_count - open_->count)
-		return false;
-	bool descending = open_->flags & FERRY_RUN_DESCENDING;
-	bool above = !descending && run.pfn == open_->pfn + pages_of(*open_);
-	bool below = (descending || open_->count == 1) && run.count == 1 &&
-		     run.pfn + pages_of(run) == open_->pfn;
-	// KHO preserves across nodes, but does not restore so.
-	if (!(above || below) || !same_node(run.pfn, open_->pfn))
-		return false;
-	open_->count += run.count;
-	if (below) {
-		open_->pfn = run.pfn;
-		open_->flags |= FERRY_RUN_DESCENDING;
+	for (done = 0; done < nr; ++done) {
+		const ferry_run &next = run[done];
+		if (!well_formed(next) || !in_one_piece(next))
+			return fail(Errno::Inval);
+		if (open_ && extend(*open_, next))
+			continue;
+		if (open_) {
+			if (!has_room()) [[unlikely]]
+				TRY(add_block());
+			write_open();
+		}
+		open_ = next;
 	}
-	return true;
-}
-
-Result<void> ferry_runs::append(const ferry_run &run)
-{
-	if (!well_formed(run) || run.flags & FERRY_RUN_DESCENDING)
-		return fail(Errno::Inval);
-	unsigned long long last = run.pfn + pages_of(run) - 1;
-	if (run.order || same_node(run.pfn, last))
-		return append_in_node(run);
-
-	ferry_run rest = run;
-	while (same_node(run.pfn, rest.pfn)) {
-		++rest.pfn;
-		++rest.index;
-		--rest.count;
-	}
-	if (!same_node(rest.pfn, last))
-		return fail(Errno::Inval);
-	ferry_run start = run;
-	start.count = run.count - rest.count;
-
-	std::optional<ferry_run> before = open_;
-	TRY(append_in_node(start));
-	auto appended = append_in_node(rest);
-	if (!appended.has_value()) {
-		// Take `start` out again: it is still open, alone or at the end.
-		bool extended = before && before->index == open_->index;
-		open_ = extended ? before : std::nullopt;
-	}
-	return appended;
-}
-
-Result<void> ferry_runs::append_in_node(const ferry_run &run)
-{
-	if (extend(run))
-		return {};
-	TRY(close_open());
-	open_ = run;
 	return {};
+}
+
+// The owner's figures are everybody's, so they are not changed for each run.
+void ferry_runs::tell_owner()
+{
+	owner_.runs += closed_runs_ - told_runs_;
+	owner_.pages += closed_pages_ - told_pages_;
+	told_runs_ = closed_runs_;
+	told_pages_ = closed_pages_;
 }
 
 // Preserves what is written into the last block.
 Result<void> ferry_runs::preserve_written()
 {
 	ferry_run runs[LINUX_MAX_RUNS];
+	tell_owner();
 	while (last_ && preserved_ < last_->nr) {
-		unsigned int nr = std::min<unsigned int>(last_->nr - preserved_, LINUX_MAX_RUNS);
-		for (unsigned int i = 0; i < nr; ++i)
-			runs[i] = decode(last_->entry[preserved_ + i]);
+		unsigned int nr = decode(*last_, preserved_, last_->nr, runs);
 		TRY(ferry::check_status(linux_preserve(runs, nr)));
 		preserved_ += nr;
 	}
 	return {};
 }
 
-// A block with room for one more entry.
-Result<ferry_runs_block *> ferry_runs::room()
+// A new block behind the last one, which is full.
+Result<void> ferry_runs::add_block()
 {
-	if (last_ && last_->nr < FERRY_RUNS_PER_BLOCK)
-		return last_;
 	TRY(preserve_written());
 
 	auto *block = static_cast<ferry_runs_block *>(linux_page_alloc());
@@ -240,28 +244,17 @@ Result<ferry_runs_block *> ferry_runs::room()
 	preserved_ = 0;
 	++blocks_;
 	owner_.metadata += FERRY_RUNS_BLOCK_SIZE;
-	return block;
-}
-
-// Writes the open run down.
-Result<void> ferry_runs::close_open()
-{
-	if (!open_)
-		return {};
-	// A block that is left empty by an error is filled by the next try.
-	ferry_runs_block *block = TRY(room());
-	block->entry[block->nr++] = encode(*open_);
-	++closed_runs_;
-	closed_pages_ += pages_of(*open_);
-	++owner_.runs;
-	owner_.pages += pages_of(*open_);
-	open_.reset();
 	return {};
 }
 
 Result<ferry_bulk> ferry_runs::seal()
 {
-	TRY(close_open());
+	if (open_) {
+		// A block that is left empty by an error is filled by the next try.
+		if (!has_room())
+			TRY(add_block());
+		write_open();
+	}
 	TRY(preserve_written());
 	if (!closed_runs_)
 		return ferry_bulk{};
@@ -325,14 +318,18 @@ const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned lo
 // Checks the runs of a block, and counts them and their pages.
 const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
 {
-	for (unsigned int i = 0; i < block.nr; ++i) {
-		ferry_run run = decode(block.entry[i]);
-		if (!well_formed(run))
-			return "with a malformed run";
-		if (!linux_is_preserved(run.pfn, run.count, run.order))
+	ferry_run runs[LINUX_MAX_RUNS];
+	for (unsigned int at = 0; at < block.nr;) {
+		unsigned int nr = decode(block, at, block.nr, runs);
+		for (unsigned int i = 0; i < nr; ++i) {
+			if (!well_formed(runs[i]))
+				return "with a malformed run";
+			seen.pages += pages_of(runs[i]);
+		}
+		if (linux_count_preserved(runs, nr) != nr)
 			return "with a run of pages that were not preserved";
-		++seen.runs;
-		seen.pages += pages_of(run);
+		seen.runs += nr;
+		at += nr;
 	}
 	return nullptr;
 }
@@ -382,7 +379,7 @@ Result<void> ferry_runs_in::take_blocks()
 	taken_ = true;
 	const unsigned long long first = ref_.blocks ? ref_.first : 0;
 	for (unsigned long long phys = first; phys; phys = block_at(phys)->next) {
-		if (!linux_restore(phys / LINUX_PAGE_SIZE, 1, 0))
+		if (restore_page(phys))
 			continue;
 		log_err("the block of runs at %#llx was given to somebody else already", phys);
 		for (unsigned long long mine = first; mine != phys;) {
@@ -397,23 +394,36 @@ Result<void> ferry_runs_in::take_blocks()
 	return {};
 }
 
+// Restores the next runs of the block, which is done for many at a time.
+void ferry_runs_in::restore_ahead()
+{
+	nr_ = decode(*block_, entry_, block_->nr, ahead_);
+	at_ = 0;
+	ok_ = linux_restore(ahead_, nr_);
+	entry_ += nr_;
+	if (entry_ == block_->nr) {
+		block_ = block_->next ? block_at(block_->next) : nullptr;
+		entry_ = 0;
+	}
+}
+
 Result<std::optional<ferry_run>> ferry_runs_in::next()
 {
 	if (!taken_)
 		TRY(take_blocks());
-	if (!block_)
-		return std::optional<ferry_run>{};
-	ferry_run run = decode(block_->entry[entry_]);
-	if (++entry_ == block_->nr) {
-		block_ = block_->next ? block_at(block_->next) : nullptr;
-		entry_ = 0;
+	if (at_ == nr_) {
+		if (!block_)
+			return std::optional<ferry_run>{};
+		restore_ahead();
 	}
-	// Two runs of one chain, or of two, may claim the same page.
-	if (linux_restore(run.pfn, run.count, run.order)) {
-		log_err("pages from %#llx were given to somebody else already", run.pfn);
-		return fail(Errno::Io);
-	}
-	return std::optional{run};
+	const ferry_run &run = ahead_[at_++];
+	if (at_ <= ok_)
+		return std::optional{run};
+	// Two runs of one chain, or of two, may claim the same page. What follows
+	// is not restored yet.
+	ok_ = at_ + linux_restore(ahead_ + at_, nr_ - at_);
+	log_err("pages from %#llx were given to somebody else already", run.pfn);
+	return fail(Errno::Io);
 }
 
 ferry_runs_in::~ferry_runs_in()
@@ -421,7 +431,7 @@ ferry_runs_in::~ferry_runs_in()
 	// Nothing to take, or not to be taken, is no loss.
 	if (!taken_)
 		static_cast<void>(take_blocks().has_value());
-	while (block_) {
+	while (block_ || at_ != nr_) {
 		auto run = next();
 		if (run.has_value() && run->has_value())
 			linux_release((*run)->pfn, (*run)->count, (*run)->order);

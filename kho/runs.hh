@@ -8,12 +8,27 @@
 
 #include <optional>
 
+#include "linux.h"
 #include "owner.hh"
 
 namespace kho {
 
-ferry_run_entry encode(const ferry_run &run);
+inline ferry_run_entry encode(const ferry_run &run)
+{
+	return {
+		.where = run.pfn |
+			 static_cast<unsigned long long>(run.order) << FERRY_RUN_PFN_BITS |
+			 static_cast<unsigned long long>(run.flags)
+				 << (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS),
+		.what = run.index | static_cast<unsigned long long>(run.count)
+					    << FERRY_RUN_INDEX_BITS,
+	};
+}
+
 ferry_run decode(const ferry_run_entry &entry);
+// The entries from first on, as many as fit; their number.
+unsigned int decode(const ferry_runs_block &block, unsigned int first, unsigned int end,
+		    ferry_run (&runs)[LINUX_MAX_RUNS]);
 unsigned int checksum(const ferry_runs_block &block);
 
 // Pages of 4 KiB in a run.
@@ -27,6 +42,8 @@ int preserve_page(const void *page);
 void unpreserve_page(const void *page);
 // Whether an address is that of such a page, in the next kernel.
 bool is_preserved_page(unsigned long long phys);
+// Makes it ours; false if it is not, or somebody else did before.
+bool restore_page(unsigned long long phys);
 
 } // namespace kho
 
@@ -42,7 +59,13 @@ struct ferry_runs {
 	ferry_runs(const ferry_runs &) = delete;
 	ferry_runs &operator=(const ferry_runs &) = delete;
 
-	ferry::Result<void> append(const ferry_run &run);
+	// `done`: how many there are in the list; fewer only after an error.
+	ferry::Result<void> append(const ferry_run *run, unsigned int nr, unsigned int &done);
+	ferry::Result<void> append(const ferry_run &run)
+	{
+		unsigned int done;
+		return append(&run, 1, done);
+	}
 	ferry::Result<ferry_bulk> seal();
 	// Ends the preservation of everything in the list.
 	void clear();
@@ -50,11 +73,21 @@ struct ferry_runs {
 	int walk(int (*visit)(void *, const ferry_run *), void *ctx) const;
 
     private:
-	bool extend(const ferry_run &run);
-	ferry::Result<void> append_in_node(const ferry_run &run);
-	ferry::Result<void> close_open();
+	bool has_room() const
+	{
+		return last_ && last_->nr < FERRY_RUNS_PER_BLOCK;
+	}
+	// Writes the open run down; there has to be room.
+	void write_open()
+	{
+		last_->entry[last_->nr++] = kho::encode(*open_);
+		++closed_runs_;
+		closed_pages_ += kho::pages_of(*open_);
+		open_.reset();
+	}
 	ferry::Result<void> preserve_written();
-	ferry::Result<ferry_runs_block *> room();
+	void tell_owner();
+	ferry::Result<void> add_block();
 
 	ferry_owner &owner_;
 	ferry_runs_block *first_ = nullptr;
@@ -68,6 +101,9 @@ struct ferry_runs {
 	unsigned long long blocks_ = 0;
 	unsigned long long closed_runs_ = 0;
 	unsigned long long closed_pages_ = 0;
+	// Of these, what the owner's figures have.
+	unsigned long long told_runs_ = 0;
+	unsigned long long told_pages_ = 0;
 };
 
 // Incoming. create() checks everything and takes nothing. The first next(), or the
@@ -96,9 +132,13 @@ struct ferry_runs_in {
 
     private:
 	ferry::Result<void> take_blocks();
+	void restore_ahead();
 
 	ferry_bulk ref_; // zeros when there are no blocks, or they are not ours
 	bool taken_ = false; // the blocks
 	const ferry_runs_block *block_ = nullptr; // null at the end
 	unsigned int entry_ = 0;
+	// Runs that wait for next(), from at_ on. The first ok_ are restored.
+	ferry_run ahead_[LINUX_MAX_RUNS];
+	unsigned int at_ = 0, nr_ = 0, ok_ = 0;
 };

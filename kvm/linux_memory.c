@@ -237,7 +237,9 @@ unsigned int linux_gmem_find(struct file *gmem, unsigned long long first, struct
 			struct folio *folio = batch.folios[i];
 			unsigned long pfn = folio_pfn(folio);
 
+			/* A run lies in one node. */
 			bool follows = nr && run[nr - 1].pfn + run[nr - 1].count == pfn &&
+				       folio_nid(folio) == page_to_nid(pfn_to_page(run[nr - 1].pfn)) &&
 				       run[nr - 1].index + run[nr - 1].count == folio->index;
 
 			full = !follows && nr == room;

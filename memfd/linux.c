@@ -5,6 +5,7 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/hugetlb.h>
 #include <linux/memfd.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -22,12 +23,47 @@
 
 static_assert(PAGE_SHIFT == 12);
 
-/* ---- any shmem file ---- */
+/* ---- any file ---- */
 
 bool linux_shmem_is(struct file *file)
 {
 	return shmem_file(file) && !file_inode(file)->i_nlink;
 }
+
+#ifdef CONFIG_HUGETLBFS
+bool linux_hugetlb_is(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	return is_file_hugepages(file) && !inode->i_nlink && !HUGETLBFS_SB(inode->i_sb)->spool;
+}
+
+static unsigned int *seals_of(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	return is_file_hugepages(file) ? &HUGETLBFS_I(inode)->seals : &SHMEM_I(inode)->seals;
+}
+#else
+bool linux_hugetlb_is(struct file *file)
+{
+	return false;
+}
+
+static unsigned int *seals_of(struct file *file)
+{
+	return &SHMEM_I(file_inode(file))->seals;
+}
+
+/* Without hugetlb there is no file to call these for. */
+static inline void hugetlb_freeze(struct inode *inode, bool freeze)
+{
+}
+
+static inline void hugetlb_hold(struct inode *inode, bool hold)
+{
+}
+#endif
 
 unsigned long linux_shmem_id(struct file *file)
 {
@@ -40,24 +76,30 @@ void linux_shmem_look(struct file *file, struct linux_shmem_attrs *attrs)
 
 	attrs->size = i_size_read(inode);
 	attrs->pos = READ_ONCE(file->f_pos);
-	attrs->seals = READ_ONCE(SHMEM_I(inode)->seals);
+	attrs->seals = READ_ONCE(*seals_of(file));
 	attrs->mode = READ_ONCE(inode->i_mode) & S_IALLUGO;
 }
 
-/* ---- in the kernel that preserves ---- */
+/* ---- any file, in the kernel that preserves ---- */
 
 void linux_shmem_freeze(struct file *file, bool freeze)
 {
 	struct inode *inode = file_inode(file);
 
 	inode_lock(inode);
-	shmem_freeze(inode, freeze);
+	if (is_file_hugepages(file))
+		hugetlb_freeze(inode, freeze);
+	else
+		shmem_freeze(inode, freeze);
 	inode_unlock(inode);
 }
 
 void linux_shmem_hold(struct file *file, bool hold)
 {
-	shmem_hold(file_inode(file), hold);
+	if (is_file_hugepages(file))
+		hugetlb_hold(file_inode(file), hold);
+	else
+		shmem_hold(file_inode(file), hold);
 }
 
 unsigned long long linux_shmem_pages(struct file *file)
@@ -66,6 +108,8 @@ unsigned long long linux_shmem_pages(struct file *file)
 	struct shmem_inode_info *info = SHMEM_I(inode);
 	unsigned long long pages;
 
+	if (is_file_hugepages(file))
+		return READ_ONCE(inode->i_mapping->nrpages);
 	/*
 	 * shmem raises swapped before it lowers nrpages, and the other way round
 	 * on the way in. Under the lock of swapped, then, a page may be seen
@@ -134,21 +178,42 @@ void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long
 
 #define MAX_COUNT	((1u << FERRY_RUN_COUNT_BITS) - 1)
 
-/* One more folio: part of the last run, or a run of its own. A run lies in one node. */
-static unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
-			      struct folio *folio, pgoff_t index, unsigned short flags)
+/* Makes the next folio part of a run. A run lies in one node. */
+static bool extend(struct ferry_run *run, unsigned long pfn, pgoff_t index, unsigned short order,
+		   unsigned short flags)
 {
-	unsigned short order = folio_order(folio);
-	unsigned long pfn = folio_pfn(folio);
-	struct ferry_run *run = nr ? &batch->run[nr - 1] : NULL;
+	unsigned short direction;
 
-	if (run && run->order == order && run->flags == flags && run->count < MAX_COUNT &&
-	    folio_nid(folio) == page_to_nid(pfn_to_page(run->pfn)) &&
-	    run->pfn + ((unsigned long)run->count << order) == pfn &&
-	    run->index + ((unsigned long)run->count << order) == index) {
-		run->count++;
+	if (run->pfn + ((unsigned long)run->count << order) == pfn)
+		direction = 0;
+	else if (pfn + (1ul << order) == run->pfn)
+		direction = FERRY_RUN_DESCENDING;
+	else
+		return false;
+	if (run->index + ((unsigned long)run->count << order) != index || run->order != order ||
+	    run->count == MAX_COUNT ||
+	    page_to_nid(pfn_to_page(pfn)) != page_to_nid(pfn_to_page(run->pfn)))
+		return false;
+	/* A single folio has no direction yet. */
+	if (run->flags != (run->count == 1 ? flags : flags | direction))
+		return false;
+	run->flags = flags | direction;
+	if (direction)
+		run->pfn = pfn;
+	run->count++;
+	return true;
+}
+
+/* One more folio: part of the last run, or a run of its own. */
+static __always_inline unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
+					      struct folio *folio, pgoff_t index,
+					      unsigned short order, unsigned short flags)
+{
+	unsigned long pfn = folio_pfn(folio);
+	struct ferry_run *run;
+
+	if (nr && extend(&batch->run[nr - 1], pfn, index, order, flags))
 		return nr;
-	}
 	run = &batch->run[nr];
 	run->pfn = pfn;
 	run->index = index;
@@ -159,37 +224,17 @@ static unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
 }
 
 /*
- * What try_grab_folio() does with FOLL_PIN, for a folio that may go away; the
- * caller counts them.
- */
-static bool try_pin(struct folio *folio)
-{
-	if (folio_has_pincount(folio)) {
-		if (!folio_try_get(folio))
-			return false;
-		atomic_inc(&folio->_pincount);
-		/* Whoever looks at the folio after this sees the pin. */
-		smp_mb__after_atomic();
-	} else if (!folio_ref_try_add(folio, GUP_PIN_COUNTING_BIAS)) {
-		return false;
-	}
-	return true;
-}
-
-/*
- * Whether a pinned folio needs nothing more to be done. Reclaim leaves pinned
- * folios alone, but may have looked at this one before it was pinned, and be on
- * its way to replace it by a swap entry: then it holds the lock. Whoever takes
- * the lock after this finds the pin.
+ * Whether a folio of the page cache can stay as it is. Who has it locked may be on
+ * the way to replace it, and has not looked for pins since.
  *
  * @block is the last pageblock of which folios may stay: one answer for all of it.
  */
-static bool stays(struct address_space *mapping, struct folio *folio, unsigned long *block)
+static bool stays(struct folio *folio, unsigned long *block)
 {
 	unsigned long mine = folio_pfn(folio) >> pageblock_order;
 
-	if (folio_test_locked(folio) || folio->mapping != mapping ||
-	    !folio_test_uptodate(folio) || folio_contain_hwpoisoned_page(folio))
+	if (folio_test_locked(folio) || !folio_test_uptodate(folio) ||
+	    folio_contain_hwpoisoned_page(folio))
 		return false;
 	if (mine != *block && !folio_is_longterm_pinnable(folio))
 		return false;
@@ -197,47 +242,62 @@ static bool stays(struct address_space *mapping, struct folio *folio, unsigned l
 	return true;
 }
 
+/* What try_grab_folio() does with FOLL_PIN; the caller counts them. */
+static void pin(struct folio *folio, unsigned short order)
+{
+	if (order) {
+		folio_ref_inc(folio);
+		atomic_inc(&folio->_pincount);
+	} else {
+		folio_ref_add(folio, GUP_PIN_COUNTING_BIAS);
+	}
+}
+
 /*
- * Pins folios in their place, up to the first one for which that is not enough.
+ * Pins the folios that are there from @first on, in their place, up to the first
+ * one for which that is not enough; @stop is its index then, and else @end.
+ *
+ * With the lock of the page cache's tree held, no folio comes or goes. It is held
+ * for a batch of folios. Reclaim and migration look for pins with it held, too, after
+ * they have locked the folio.
+ *
  * Returns the number of runs.
  */
 static unsigned int pin_in_place(struct address_space *mapping, unsigned long long first,
-				 unsigned long long end, struct linux_shmem_batch *batch)
+				 unsigned long long end, struct linux_shmem_batch *batch,
+				 unsigned long long *stop)
 {
 	XA_STATE(xas, &mapping->i_pages, first);
-	unsigned long long index, next = first;
-	struct pglist_data *node = NULL;
+	unsigned int nr = 0, folios = 0, pins = 0;
 	unsigned long block = ULONG_MAX;
+	int nid = NUMA_NO_NODE;
+	unsigned short order;
 	struct folio *folio;
-	unsigned int nr = 0;
-	long pins = 0;
 
-	rcu_read_lock();
+	*stop = end;
+	xas_lock_irq(&xas);
 	xas_for_each(&xas, folio, end - 1) {
-		if (xas_retry(&xas, folio))
-			continue;
-		if (xa_is_value(folio) || !try_pin(folio))
+		if (folios == LINUX_SHMEM_BATCH || xa_is_value(folio) || !stays(folio, &block)) {
+			*stop = xas.xa_index;
 			break;
-		if (pins && node != folio_pgdat(folio)) {
-			mod_node_page_state(node, NR_FOLL_PIN_ACQUIRED, pins);
+		}
+		order = folio_order(folio);
+		pin(folio, order);
+		if (folio_nid(folio) != nid) {
+			if (pins)
+				mod_node_page_state(NODE_DATA(nid), NR_FOLL_PIN_ACQUIRED, pins);
+			nid = folio_nid(folio);
 			pins = 0;
 		}
-		node = folio_pgdat(folio);
 		pins++;
-		index = folio->index;
-		/* A folio that is not it any more, or one behind a hole. */
-		if (folio != xas_reload(&xas) || index > next || !stays(mapping, folio, &block)) {
-			unpin_folio(folio);
-			break;
-		}
-		nr = add_folio(batch, nr, folio, index, 0);
-		next = index + folio_nr_pages(folio);
-		if (nr == LINUX_SHMEM_BATCH || next >= end || need_resched())
-			break;
+		folios++;
+		nr = add_folio(batch, nr, folio, folio->index, order, 0);
 	}
-	rcu_read_unlock();
+	xas_unlock_irq(&xas);
+	/* Whoever looks at a folio after this sees its pin. */
+	smp_mb();
 	if (pins)
-		mod_node_page_state(node, NR_FOLL_PIN_ACQUIRED, pins);
+		mod_node_page_state(NODE_DATA(nid), NR_FOLL_PIN_ACQUIRED, pins);
 	cond_resched();
 	return nr;
 }
@@ -277,7 +337,8 @@ static int pin_anew(struct file *file, unsigned long long first, loff_t last,
 			unpin_folios(batch->folio + i, folios - i);
 			break;
 		}
-		nr = add_folio(batch, nr, batch->folio[i], batch->folio[i]->index, flags);
+		nr = add_folio(batch, nr, batch->folio[i], batch->folio[i]->index,
+			       folio_order(batch->folio[i]), flags);
 	}
 	cond_resched();
 	return folios < 0 ? folios : nr;
@@ -287,14 +348,23 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		    struct linux_shmem_batch *batch)
 {
 	unsigned long long bytes = min_t(u64, end << PAGE_SHIFT, i_size_read(file_inode(file)));
+	struct linux_extent extent;
 	int nr;
 
-	do {
-		nr = pin_in_place(file->f_mapping, first, DIV_ROUND_UP(bytes, PAGE_SIZE), batch);
-		if (!nr)
-			nr = pin_anew(file, first, bytes - 1, batch);
-	} while (!nr);
-	return nr;
+	end = DIV_ROUND_UP(bytes, PAGE_SIZE);
+	while (first < end) {
+		nr = pin_in_place(file->f_mapping, first, end, batch, &first);
+		if (nr)
+			return nr;
+		/* All that follows without a hole: memfd_pin_folios() would fill it. */
+		if (!linux_shmem_extents(file, first, end, &extent, 1))
+			break;
+		first = max(first, extent.first);
+		nr = pin_anew(file, first, min(extent.end << PAGE_SHIFT, bytes) - 1, batch);
+		if (nr)
+			return nr;
+	}
+	return 0;
 }
 
 void linux_shmem_unpin(const struct ferry_run *run)
@@ -320,20 +390,73 @@ void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsign
 	}
 }
 
-/* ---- in the kernel that gets them ---- */
+/* ---- hugetlb, in the kernel that preserves ---- */
+
+#ifdef CONFIG_HUGETLBFS
+unsigned int linux_hugetlb_order(struct file *file)
+{
+	return huge_page_order(hstate_file(file));
+}
+
+unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
+				    struct linux_extent *extent, unsigned int max)
+{
+	unsigned int order = linux_hugetlb_order(file), nr = 0;
+	unsigned long at = first >> order, end;
+
+	while (nr < max && hugetlb_next_reserved(file_inode(file), at, &at, &end)) {
+		if (nr && extent[nr - 1].end == (u64)at << order) {
+			extent[nr - 1].end = (u64)end << order;
+		} else {
+			extent[nr].first = (u64)at << order;
+			extent[nr++].end = (u64)end << order;
+		}
+		at = end;
+		cond_resched();
+	}
+	return nr;
+}
+
+int linux_hugetlb_tell(const struct ferry_run *run, bool come)
+{
+	long count = run->count;
+
+	return hugetlb_tell_carried(run->order, page_to_nid(pfn_to_page(run->pfn)),
+				    come ? count : -count);
+}
+#else
+unsigned int linux_hugetlb_order(struct file *file)
+{
+	return 0;
+}
+
+unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
+				    struct linux_extent *extent, unsigned int max)
+{
+	return 0;
+}
+
+int linux_hugetlb_tell(const struct ferry_run *run, bool come)
+{
+	return 0;
+}
+#endif
+
+/* ---- shmem, in the kernel that gets them ---- */
 
 unsigned int linux_shmem_max_order(void)
 {
 	return IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? MAX_PAGECACHE_ORDER : 0;
 }
 
-int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **made)
+static int create(const struct linux_shmem_attrs *attrs, unsigned int flags,
+		  struct file **made)
 {
 	struct inode *inode;
 	struct file *file;
 	int err;
 
-	file = memfd_alloc_file("", MFD_ALLOW_SEALING);
+	file = memfd_alloc_file("", MFD_ALLOW_SEALING | flags);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
 
@@ -348,6 +471,11 @@ int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **made
 	vfs_setpos(file, attrs->pos, MAX_LFS_FILESIZE);
 	*made = file;
 	return 0;
+}
+
+int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **made)
+{
+	return create(attrs, 0, made);
 }
 
 int linux_shmem_reserve(struct file *file, unsigned long long pages,
@@ -469,11 +597,106 @@ void linux_shmem_free(const struct ferry_run *run)
 {
 	unsigned int i;
 
+	/* A folio of hugetlb, where damaged data says that it is a shmem file's. */
+	if (run->order > MAX_PAGE_ORDER) {
+		linux_hugetlb_free(run);
+		return;
+	}
 	for (i = 0; i < run->count; i++) {
 		folio_put(pfn_folio(run->pfn + ((unsigned long)i << run->order)));
 		cond_resched();
 	}
 }
+
+/* ---- hugetlb, in the kernel that gets them ---- */
+
+#ifdef CONFIG_HUGETLBFS
+int linux_hugetlb_create(const struct linux_shmem_attrs *attrs, unsigned int order,
+			 struct file **made)
+{
+	return create(attrs, MFD_HUGETLB | (order + PAGE_SHIFT) << MFD_HUGE_SHIFT, made);
+}
+
+/* The folio at one place of a run in the file. */
+static struct folio *folio_at(const struct ferry_run *run, unsigned int i)
+{
+	if (run->flags & FERRY_RUN_DESCENDING)
+		i = run->count - 1 - i;
+	return pfn_folio(run->pfn + ((unsigned long)i << run->order));
+}
+
+int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
+{
+	struct folio *folio;
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < run->count; i++) {
+		folio = folio_at(run, i);
+		if (!hugetlb_adopt_folio(folio))
+			continue;
+		if (err)
+			folio_put(folio);
+		else
+			err = hugetlb_adopt_to_file(file_inode(file), folio,
+						    run->index + ((pgoff_t)i << run->order));
+		cond_resched();
+	}
+	return err;
+}
+
+int linux_hugetlb_reserve(struct file *file, unsigned long long first, unsigned long long end)
+{
+	unsigned int order = linux_hugetlb_order(file);
+	long nr = hugetlb_reserve_pages(file_inode(file), first >> order, end >> order, NULL,
+					EMPTY_VMA_FLAGS);
+
+	return nr < 0 ? nr : 0;
+}
+
+unsigned int linux_hugetlb_free(const struct ferry_run *run)
+{
+	unsigned int i, lost = 0;
+	struct folio *folio;
+
+	for (i = 0; i < run->count; i++) {
+		folio = folio_at(run, i);
+		if (!hugetlb_adopt_folio(folio)) {
+			lost++;
+			if (run->order > MAX_PAGE_ORDER)
+				continue;
+		}
+		folio_put(folio);
+		cond_resched();
+	}
+	return lost;
+}
+#else
+int linux_hugetlb_create(const struct linux_shmem_attrs *attrs, unsigned int order,
+			 struct file **made)
+{
+	return -ENODEV;
+}
+
+int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
+{
+	return -ENODEV;
+}
+
+int linux_hugetlb_reserve(struct file *file, unsigned long long first, unsigned long long end)
+{
+	return -ENODEV;
+}
+
+unsigned int linux_hugetlb_free(const struct ferry_run *run)
+{
+	if (run->order <= MAX_PAGE_ORDER)
+		linux_shmem_free(run);
+	return run->count;
+}
+#endif
+
+/* ---- any file, in the kernel that gets it ---- */
 
 void linux_shmem_put(struct file *file)
 {

@@ -7,7 +7,8 @@
  *
  * Places in a file are counted in pages of 4 KiB, and ranges of them are
  * [first, end), where nothing else is said. "The file" is a shmem file, of
- * which linux_shmem_is() was true. Errors are negative errnos.
+ * which linux_shmem_is() was true; or, in the parts that are of any file, one of
+ * hugetlb, of which linux_hugetlb_is() was. Errors are negative errnos.
  */
 #ifndef FERRY_MEMFD_LINUX_H
 #define FERRY_MEMFD_LINUX_H
@@ -23,10 +24,12 @@ struct file;
 struct folio;
 struct mem_cgroup;
 
-/* ---- any shmem file ---- */
+/* ---- any file ---- */
 
 /* A shmem file without a name in any directory, as those of memfd_create(). */
 bool (linux_shmem_is)(struct file *file);
+/* The same of hugetlb, and not of a mount that has limits of its own. */
+bool (linux_hugetlb_is)(struct file *file);
 /* Tells files of the same contents (inode) from others. */
 unsigned long (linux_shmem_id)(struct file *file);
 
@@ -45,12 +48,12 @@ struct linux_shmem_attrs {
 };
 void (linux_shmem_look)(struct file *file, struct linux_shmem_attrs *attrs);
 
-/* ---- in the kernel that preserves ---- */
+/* ---- any file, in the kernel that preserves ---- */
 
 /**
  * linux_shmem_freeze - refuse whatever would take pages or size from the file
  *
- * shmem_freeze(): from now on ftruncate(), fallocate() in all of its modes, and
+ * shmem_freeze(), or hugetlb_freeze(): from now on ftruncate(), fallocate() in all of its modes, and
  * writes beyond the size fail with EPERM. Pages can still be added to holes
  * below the size, and written.
  *
@@ -61,12 +64,12 @@ void (linux_shmem_freeze)(struct file *file, bool freeze);
 /**
  * linux_shmem_hold - hold back new pages
  *
- * shmem_hold(): whoever would add a page to a hole waits until it is let go,
+ * shmem_hold(), or hugetlb_hold(): whoever would add a page to a hole waits until it is let go,
  * also those who hold the inode lock or a mmap lock. Pages that are there, or
  * swapped out, are not concerned.
  *
- * Context: takes the lock of the page cache's tree only, and so may be called
- * with any mutex held; after hold and before release nobody may take the inode
+ * Context: takes the lock of the page cache's tree only, or hugetlb's mutexes of
+ * faults, which nobody holds who waits for this; after hold and before release nobody may take the inode
  * lock or a mmap lock, or touch a hole.
  */
 void (linux_shmem_hold)(struct file *file, bool hold);
@@ -123,24 +126,21 @@ struct linux_shmem_batch {
 };
 
 /**
- * linux_shmem_pin - pin folios, in memory and in place
- * @first: must be below the size of the file
+ * linux_shmem_pin - pin the next folios, in memory and in place
  * @end:   what lies beyond the size is left out
  * @batch: the folios, in the order of the file
  *
  * Folios that can stay where they are, which is nearly all of them, are pinned
- * on a walk through the page cache. Where it meets another one it stops, and
- * memfd_pin_folios() does the next: swaps in, and moves folios out of memory that
- * must not be pinned for long (CMA, in which KHO's scratch area lies, and movable
- * zones). A hole in the range is filled by that, so there should be none, and must not
- * be any while new pages are held back. The first folio may begin before the
- * range, and the last one end behind it. A pinned folio stays in the page cache.
+ * on a walk through the page cache, which passes over holes. Where it meets another
+ * one it stops, and memfd_pin_folios() does the next: swaps in, and moves folios
+ * out of memory that must not be pinned for long (CMA, in which KHO's scratch area
+ * lies, and movable zones). The first folio may begin before the range, and the
+ * last one end behind it. A pinned folio stays in the page cache.
  *
  * A folio that is not up to date (allocated, and never written) is zeroed, and
  * has FERRY_MEMFD_UNWRITTEN.
  *
- * Return: runs of folios pinned, at least 1, from @first on without a gap;
- * -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
+ * Return: runs of folios pinned; 0: there are none in the range; -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
  */
 int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long long end,
 		      struct linux_shmem_batch *batch);
@@ -156,7 +156,32 @@ void (linux_shmem_unpin)(const struct ferry_run *run);
 void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
 			       unsigned long long end);
 
-/* ---- in the kernel that gets them ---- */
+/* ---- hugetlb, in the kernel that preserves ---- */
+
+/* Order of each folio of a file. */
+unsigned int (linux_hugetlb_order)(struct file *file);
+
+/**
+ * linux_hugetlb_reserved - find what has pages, or a right to pages of the pool
+ * @first:  page to begin at
+ * @extent: the extents, ascending and not touching each other
+ * @max:    length of @extent, at least 1
+ *
+ * Return: extents found. @max: there may be more, from the last one's end on.
+ */
+unsigned int (linux_hugetlb_reserved)(struct file *file, unsigned long long first,
+				      struct linux_extent *extent, unsigned int max);
+
+/**
+ * linux_hugetlb_tell - tell the next kernel's boot of folios that come, or do not
+ *
+ * hugetlb_tell_carried(): it leaves them room in the pool.
+ *
+ * Return: 0, -ENOMEM or -ENOSPC; where they do not come, always 0.
+ */
+int (linux_hugetlb_tell)(const struct ferry_run *run, bool come);
+
+/* ---- shmem, in the kernel that gets them ---- */
 
 /* Greatest order of a folio that the page cache of a shmem file takes. */
 unsigned int (linux_shmem_max_order)(void);
@@ -223,6 +248,40 @@ int (linux_shmem_insert)(struct file *file, const struct ferry_run *run, unsigne
 
 /* Frees each folio of a run of ferry_runs_next(). */
 void (linux_shmem_free)(const struct ferry_run *run);
+
+/* ---- hugetlb, in the kernel that gets them ---- */
+
+/**
+ * linux_hugetlb_create - make a memfd without pages
+ * @order: of its folios
+ * Return: as linux_shmem_create(); -ENODEV when there are no pages of this size.
+ */
+int (linux_hugetlb_create)(const struct linux_shmem_attrs *attrs, unsigned int order,
+			   struct file **file);
+
+/**
+ * linux_hugetlb_insert - give a run of folios to the pool, and to a file
+ * @run: of ferry_runs_next(), of the file's order: each folio with one reference,
+ *       which is taken in any case
+ *
+ * Memory is waited for: half a file would be no file.
+ *
+ * Return: 0, or -EEXIST (the file has such a page already); the file then has
+ * the folios up to there, and the others are free pages of the pool.
+ */
+int (linux_hugetlb_insert)(struct file *file, const struct ferry_run *run);
+
+/* Reserves pages of the pool for what of a range has none. Return: 0, -ENOMEM. */
+int (linux_hugetlb_reserve)(struct file *file, unsigned long long first, unsigned long long end);
+
+/*
+ * Gives each folio of a run of ferry_runs_next() to the pool, as a free page.
+ * Return: how many there is no pool for: smaller ones are freed, and those of 1 GiB
+ * are lost.
+ */
+unsigned int (linux_hugetlb_free)(const struct ferry_run *run);
+
+/* ---- any file, in the kernel that gets it ---- */
 
 /* fput(): nobody else knows the file yet. */
 void (linux_shmem_put)(struct file *file);

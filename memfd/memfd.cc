@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "memfd/memfd.hh"
 
+#include "memfd/hugetlb.hh"
+
 #include <ferry/log.hh>
 #include <ferry/scope.hh>
+
+#include <array>
 
 using ferry::check;
 using ferry::check_status;
@@ -68,6 +72,11 @@ Result<Owned<Memfd>> Memfd::preserve(const ferry_luo_args &args, ferry_owner *ow
 	return memfd;
 }
 
+unsigned long long Memfd::size() const
+{
+	return attrs_of(file_).size;
+}
+
 void Memfd::tell_usage() const
 {
 	ferry_usage usage;
@@ -88,7 +97,7 @@ unsigned long long Memfd::recorded() const
 // a file to grow into, and hold no data.
 template <class F> Result<void> Memfd::for_each_new(F &&visit)
 {
-	const unsigned long long end = pages_for(attrs_of(file_).size);
+	const unsigned long long end = pages_for(size());
 	ferry::Remainder remainder{covered_};
 	linux_extent extents[extents_at_once];
 	for (unsigned long long from = 0; from < end;) {
@@ -111,7 +120,10 @@ Result<void> Memfd::catch_up()
 {
 	batch_ = TRY(ferry::make<linux_shmem_batch>());
 	next_ = 0;
-	auto result = for_each_new([this](const Extent &piece) { return record(piece); });
+	// The first time all is new.
+	auto result = covered_.size()
+			      ? for_each_new([this](const Extent &piece) { return record(piece); })
+			      : record({0, pages_for(size())});
 	// Also after an error: what was recorded stays so.
 	covered_.settle();
 	batch_ = {};
@@ -125,10 +137,12 @@ Result<void> Memfd::record(const Extent &piece)
 	for (; first < piece.end; first = next_) {
 		auto nr = check(linux_shmem_pin(file_, first, piece.end, batch_.get()));
 		if (!nr.has_value()) {
-			log_err("page %llu of a memfd cannot be pinned (%d)", first,
-				ferry::to_errno(nr));
+			log_err("a page of a memfd, from page %llu on, cannot be pinned (%d)",
+				first, ferry::to_errno(nr));
 			return fail(nr.error());
 		}
+		if (!*nr)
+			break;
 		TRY(record_batch(static_cast<unsigned int>(*nr)));
 		ferry_luo_progress(self_, recorded() * page_size,
 				   linux_shmem_pages(file_) * page_size);
@@ -139,31 +153,34 @@ Result<void> Memfd::record(const Extent &piece)
 // Records pinned folios; unpins those that it could not record.
 Result<void> Memfd::record_batch(unsigned int nr)
 {
-	for (unsigned int i = 0; i < nr; ++i) {
-		auto result = append(batch_->run[i]);
-		if (result.has_value())
-			continue;
-		for (; i < nr; ++i)
-			linux_shmem_unpin(&batch_->run[i]);
-		return result;
-	}
-	return {};
+	unsigned int done = 0;
+	auto result = append(batch_->run, nr, done);
+	for (; done < nr; ++done)
+		linux_shmem_unpin(&batch_->run[done]);
+	return result;
 }
 
-Result<void> Memfd::append(const ferry_run &run)
+// They are in the order of the file. `done`: how many are recorded.
+Result<void> Memfd::append(const ferry_run *run, unsigned int nr, unsigned int &done)
 {
 	// A recorded folio is pinned, so nothing that is new can overlap it.
-	if (run.index < next_) {
-		log_err("page %llu of a memfd is there twice", run.index);
+	if (run->index < next_) {
+		log_err("page %llu of a memfd is there twice", run->index);
 		return fail(Errno::Io);
 	}
-	TRY(covered_.reserve());
-	if (int err = ferry_runs_append(runs_, &run)) {
-		log_err("page %llu of a memfd cannot be preserved (%d)", run.index, err);
+	TRY(covered_.reserve(nr));
+	int err = ferry_runs_append_many(runs_, run, nr, &done);
+	for (unsigned int i = 0; i < done;) {
+		const unsigned long long first = run[i].index;
+		next_ = first;
+		for (; i < done && run[i].index == next_; ++i)
+			next_ += pages_of(run[i]);
+		covered_.add({first, next_});
+	}
+	if (err) {
+		log_err("page %llu of a memfd cannot be preserved (%d)", run[done].index, err);
 		return fail(Errno(-err));
 	}
-	next_ = run.index + pages_of(run);
-	covered_.add({run.index, next_});
 	return {};
 }
 
@@ -208,9 +225,14 @@ Result<void> Memfd::save(ferry_writer *writer)
 		.seals = attrs.seals,
 		.mode = attrs.mode,
 	};
+	TRY(check_status(ferry_put(writer, &ferry_memfd_record, &record)));
+	return save_pages(writer);
+}
+
+Result<void> Memfd::save_pages(ferry_writer *writer)
+{
 	ferry_bulk pages;
 	TRY(check_status(ferry_runs_seal(runs_, &pages)));
-	TRY(check_status(ferry_put(writer, &ferry_memfd_record, &record)));
 	TRY(check_status(ferry_begin(writer, "pages")));
 	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &pages)));
 	return check_status(ferry_end(writer));
@@ -446,7 +468,7 @@ constinit ferry_luo_handler handler{
 	.ops = &ops,
 };
 
-constexpr const ferry_record *formats[] = {&ferry_memfd_record};
+constexpr std::array formats{&ferry_memfd_record, &ferry_hugetlb_record};
 
 Result<void> init()
 {
@@ -454,10 +476,13 @@ Result<void> init()
 	if (!owner)
 		return fail(Errno::NoMem);
 	ferry::Undo destroy{[] { ferry_owner_destroy(owner); }};
-	TRY(check_status(ferry_formats_register(formats, 1)));
-	ferry::Undo unregister{[] { ferry_formats_unregister(formats); }};
+	TRY(check_status(ferry_formats_register(formats.data(), formats.size())));
+	ferry::Undo unregister{[] { ferry_formats_unregister(formats.data()); }};
 	handler.module = linux_this_module();
 	TRY(check_status(ferry_luo_register(&handler)));
+	ferry::Undo handle{[] { ferry_luo_unregister(&handler); }};
+	TRY(hugetlb::begin(owner));
+	handle.dismiss();
 	unregister.dismiss();
 	destroy.dismiss();
 	return {};
@@ -473,7 +498,8 @@ int memfd_module_init(void)
 
 void memfd_module_exit(void)
 {
+	memfd::hugetlb::end();
 	ferry_luo_unregister(&memfd::handler);
-	ferry_formats_unregister(memfd::formats);
+	ferry_formats_unregister(memfd::formats.data());
 	ferry_owner_destroy(memfd::owner);
 }

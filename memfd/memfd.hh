@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// A memfd that is preserved, in the kernel that preserves it.
+// A memfd that is preserved, in the kernel that preserves it: on shmem, or, as a
+// part of Hugetlb, of hugetlb pages.
 #pragma once
 
 #include <ferry/extents.hh>
@@ -27,6 +28,7 @@ using ferry::Extent;
  *
  *	the mutex of the session	luo's; held around every operation
  *	the inode lock			linux_shmem_freeze() alone
+ *	hugetlb's mutexes of faults	linux_shmem_hold() alone, one at a time
  *	folio locks			in linux.c, one at a time
  *	the lock of the page cache	in linux.c
  *
@@ -54,13 +56,23 @@ class Memfd {
 	ferry::Result<void> freeze();
 	void unfreeze();
 	ferry::Result<void> save(ferry_writer *writer);
+	// The child "pages" alone.
+	ferry::Result<void> save_pages(ferry_writer *writer);
+
+	// Of the file, in bytes.
+	unsigned long long size() const;
+	// ferry_runs_walk() over what is recorded.
+	int walk(int (*visit)(void *ctx, const ferry_run *run), void *ctx) const
+	{
+		return ferry_runs_walk(runs_, visit, ctx);
+	}
 
     private:
 	template <class F> ferry::Result<void> for_each_new(F &&visit);
 	ferry::Result<void> catch_up();
 	ferry::Result<void> record(const Extent &piece);
 	ferry::Result<void> record_batch(unsigned int nr);
-	ferry::Result<void> append(const ferry_run &run);
+	ferry::Result<void> append(const ferry_run *run, unsigned int nr, unsigned int &done);
 	unsigned long long recorded() const;
 	void tell_usage() const;
 

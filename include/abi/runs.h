@@ -33,8 +33,7 @@ struct ferry_run {
 };
 
 /*
- * The first folio in memory is the last one in the file, and so on; kho.ko says
- * so of itself. Memory that was free before is often handed out in this order:
+ * The first folio in memory is the last one in the file, and so on. Memory that was free before is often handed out in this order:
  * what was freed last comes first.
  */
 #define FERRY_RUN_DESCENDING	(1 << 9)

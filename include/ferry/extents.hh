@@ -27,12 +27,12 @@ class Extents {
 		ferry_free(extent_);
 	}
 
-	// Makes sure that the next add() has room.
-	ferry::Result<void> reserve()
+	// Makes sure that the next add(), or so many of them, have room.
+	ferry::Result<void> reserve(std::size_t more = 1)
 	{
-		if (nr_ < room_)
+		if (more <= room_ - nr_)
 			return {};
-		std::size_t room = room_ ? 2 * room_ : 32;
+		std::size_t room = std::max<std::size_t>(room_ ? 2 * room_ : 32, nr_ + more);
 		auto *extent = static_cast<Extent *>(ferry_alloc(room * sizeof(Extent)));
 		if (!extent)
 			return ferry::fail(ferry::Errno::NoMem);

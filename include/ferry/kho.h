@@ -75,17 +75,27 @@ struct ferry_runs *(ferry_runs_create)(struct ferry_owner *owner);
  * @runs:  the list
  * @run:   @count folios of @order, contiguous in memory from @pfn (aligned to
  *         @order) and in the file from @index (in pages, a multiple of the
- *         folio's size); appended in the order of @index for the best result
+ *         folio's size), all in one NUMA node; appended in the order of @index
+ *         for the best result. With FERRY_RUN_DESCENDING, which takes at least
+ *         two folios, the first one in the file is the last one in memory
  *
  * A run that continues the last one in both, with the same order and flags,
  * becomes part of it. The caller keeps the folios in place (pinned), and in
  * the order that they have, until ferry_runs_destroy(). They are preserved when
  * many have come together, and by ferry_runs_seal().
  *
- * Return: 0, -ENOMEM, -EINVAL (@run is not as described above, or spans more
- * than two NUMA nodes), or what kho_preserve_runs() says. After an error the list is as it was.
+ * Return: 0, -ENOMEM, -EINVAL (@run is not as described above), or what
+ * kho_preserve_runs() says. After an error the list is as it was.
  */
 int (ferry_runs_append)(struct ferry_runs *runs, const struct ferry_run *run);
+
+/**
+ * ferry_runs_append_many - ferry_runs_append() for many runs
+ * @done: how many are appended: all, or those before the first that fails
+ * Return: as ferry_runs_append() of that one.
+ */
+int (ferry_runs_append_many)(struct ferry_runs *runs, const struct ferry_run *run,
+			     unsigned int nr, unsigned int *done);
 
 /**
  * ferry_runs_seal - complete the list for now

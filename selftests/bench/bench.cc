@@ -38,13 +38,16 @@ struct Layout {
 	std::uint64_t stride; // in pages: one of so many is written
 	bool huge; // asks for THP
 	bool interleaved; // every second page of the memory is somebody else's
+	unsigned int hugetlb; // logarithm of the page's size; 0: not of hugetlb
 };
 
 constexpr Layout layouts[] = {
-	{"4k", 1, false, false},
-	{"interleaved", 1, false, true},
-	{"thp", 1, true, false},
-	{"sparse", 100, false, false},
+	{"4k", 1, false, false, 0},
+	{"interleaved", 1, false, true, 0},
+	{"thp", 1, true, false, 0},
+	{"sparse", 100, false, false, 0},
+	{"hugetlb-2m", 512, false, false, 21},
+	{"hugetlb-1g", 262144, false, false, 30},
 };
 
 struct Run {
@@ -52,19 +55,20 @@ struct Run {
 	std::uint64_t tsc_khz;
 	std::uint64_t size;
 	std::uint64_t stride;
+	std::uint64_t align;
 };
 
-Fd create(const char *name, std::uint64_t size)
+Fd create(const char *name, std::uint64_t size, unsigned int hugetlb = 0)
 {
-	Fd fd(static_cast<int>(must_call("memfd", ::memfd_create(name, MFD_CLOEXEC))));
+	unsigned int flags = hugetlb ? MFD_HUGETLB | hugetlb << 26 : 0;
+	Fd fd(static_cast<int>(must_call("memfd", ::memfd_create(name, MFD_CLOEXEC | flags))));
 	must_call("ftruncate", ::ftruncate(fd.get(), static_cast<off_t>(size)));
 	return fd;
 }
 
 // Aligned, or the kernel does not use huge pages.
-std::uint64_t *map(int fd, std::uint64_t size)
+std::uint64_t *map(int fd, std::uint64_t size, std::uint64_t huge = 2 << 20)
 {
-	constexpr std::uint64_t huge = 2 << 20;
 	void *area = ::mmap(nullptr, size + huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED)
 		die("mmap", {errno, std::system_category()});
@@ -81,9 +85,14 @@ std::uint64_t word_of(std::uint64_t index)
 	return (index + 1) * 0x9e3779b97f4a7c15ull;
 }
 
+std::uint64_t align_of(const Layout &layout)
+{
+	return std::max<std::uint64_t>(2 << 20, 1ull << layout.hugetlb);
+}
+
 void fill(const Layout &layout, int fd, std::uint64_t size)
 {
-	std::uint64_t *words = map(fd, size);
+	std::uint64_t *words = map(fd, size, align_of(layout));
 	if (layout.huge)
 		must_call("madvise", ::madvise(words, size, MADV_HUGEPAGE));
 	// The pages of another file lie between those of this one.
@@ -101,7 +110,7 @@ void fill(const Layout &layout, int fd, std::uint64_t size)
 std::uint64_t wrong_pages(int fd, const Run &run)
 {
 	std::uint64_t wrong = 0;
-	std::uint64_t *words = map(fd, run.size);
+	std::uint64_t *words = map(fd, run.size, run.align);
 	for (std::uint64_t index = 0; index < run.size / page; index += run.stride)
 		wrong += words[index * page / sizeof(*words)] != word_of(index);
 	return wrong;
@@ -181,9 +190,10 @@ int before(const Layout &layout, std::uint64_t mib)
 	auto run = must("stamps", Stamps<Run>::create(device));
 	run->size = mib << 20;
 	run->stride = layout.stride;
+	run->align = align_of(layout);
 	run->tsc_khz = measure_tsc_khz();
 
-	Fd fd = create("bench", run->size);
+	Fd fd = create("bench", run->size, layout.hugetlb);
 	fill(layout, fd.get(), run->size);
 
 	auto session = must("session", device.create(session_name));
@@ -210,7 +220,7 @@ int after()
 	std::uint64_t start = clock_ns();
 	Fd fd = must("retrieve", session.retrieve(token));
 	std::uint64_t retrieved = clock_ns();
-	std::uint64_t *words = map(fd.get(), run->size);
+	std::uint64_t *words = map(fd.get(), run->size, run->align);
 	bool first_is_there = *words == word_of(0);
 	std::uint64_t tsc_at_first = __rdtsc();
 	std::uint64_t finishing = clock_ns();

@@ -2,6 +2,7 @@
 // The tree, and every record in it: what is taken is within its bounds.
 #include "fake/carry.hh"
 
+#include <abi/hugetlb.h>
 #include <abi/luo.h>
 #include <abi/memfd.h>
 #include <ferry/kho.h>
@@ -21,8 +22,8 @@ namespace {
 FERRY_RECORD(fuzz, "fuzz", 3, 2, FUZZ_FIELDS);
 
 const ferry_record *const records[] = {
-	&ferry_update_record, &ferry_session_record, &ferry_file_record, &ferry_need_record,
-	&ferry_memfd_record,  &ferry_bulk_record,    &fuzz_record,
+	&ferry_update_record, &ferry_session_record, &ferry_file_record,    &ferry_need_record,
+	&ferry_memfd_record,  &ferry_bulk_record,    &ferry_hugetlb_record, &fuzz_record,
 };
 
 void check_bounds(const ferry_record &record, const unsigned char *object)

@@ -3,8 +3,8 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|dma-soak1-dma-soak11|
- *		    traffic1|traffic2|kernel [FILTER]
+ *		    kvm|kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|dma1-dma4|refused1-refused6|
+ *		    dma-soak1-dma-soak11|traffic1|traffic2|kernel [FILTER]
  *	ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
@@ -19,6 +19,7 @@ int veto_stage(int stage, const char *filter);
 int session_stage(int stage, const char *filter);
 int kvm_stage(int stage, const char *filter);
 int dma_stage(int stage, const char *filter);
+int hugetlb_stage(int stage, const char *filter);
 int refused_stage(int stage, const char *filter);
 int traffic_stage(int stage, const char *filter);
 int dma_soak_stage(int stage, const char *filter);
@@ -50,6 +51,8 @@ int main(int argc, char **argv)
 		return session_stage(what[7] - '0', filter);
 	if (what.starts_with("kvm") && what.size() == 4)
 		return kvm_stage(what[3] - '0', filter);
+	if (what.starts_with("hugetlb") && what.size() == 8)
+		return hugetlb_stage(what[7] - '0', filter);
 	if (what.starts_with("dma") && what.size() == 4)
 		return dma_stage(what[3] - '0', filter);
 	if (what.starts_with("refused") && what.size() == 8)
@@ -64,7 +67,7 @@ int main(int argc, char **argv)
 		return kernel_cases(filter);
 	std::fprintf(stderr, "usage: ferry-tests "
 			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
-			     "kvm1-kvm6|kvm-unload|dma1-dma4|refused1-refused6|"
+			     "kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|dma1-dma4|refused1-refused6|"
 			     "dma-soak1-dma-soak11|traffic1|traffic2|kernel [FILTER]\n"
 			     "       ferry-tests soak STAGE LAST\n");
 	return 2;

@@ -10,6 +10,7 @@
 
 #include "fake/carry.hh"
 
+#include <abi/hugetlb.h>
 #include <abi/luo.h>
 #include <abi/memfd.h>
 
@@ -135,6 +136,55 @@ TEST_F(KhoGolden, TreeIsRead)
 	node = ferry_child(ferry_child(node, "file@1"), "needs@0");
 	ASSERT_EQ(ferry_get(node, &ferry_need_record, &need), 0);
 	EXPECT_EQ(need.token, 0xf11eu);
+}
+
+// The state of a memfd of hugetlb, in a tree of its own.
+int save_hugetlb(void *, ferry_writer *writer, bool)
+{
+	ferry_hugetlb hugetlb{.size = 0x80000000, .pos = 42, .seals = 2, .mode = 0600, .order = 18};
+	ferry_bulk pages{
+		.first = 0x123456000, .blocks = 1, .runs = 1, .pages = 1 << 18, .bytes = 0};
+	ferry_bulk reserved{.first = 0x123458000, .blocks = 1, .runs = 1, .pages = 1, .bytes = 16};
+
+	int err = ferry_put(writer, &ferry_hugetlb_record, &hugetlb);
+	for (auto &[name, bulk] : {std::pair{"pages", &pages}, std::pair{"reserved", &reserved}}) {
+		err = err ? err : ferry_begin(writer, name);
+		err = err ? err : ferry_put(writer, &ferry_bulk_record, bulk);
+		err = err ? err : ferry_end(writer);
+	}
+	return err;
+}
+
+constexpr ferry_provider hugetlb_provider{"state", nullptr, save_hugetlb, nullptr};
+
+TEST_F(KhoGolden, Hugetlb)
+{
+	ASSERT_EQ(ferry_kho_register(&hugetlb_provider), 0);
+	void *data = nullptr;
+	long size = kho_tree_copy(false, &data);
+	ASSERT_GT(size, 0);
+	auto bytes = static_cast<unsigned char *>(data);
+	expect_golden("hugetlb-v1.bin", {bytes, bytes + size});
+	ferry_free(data);
+	ferry_kho_unregister(&hugetlb_provider);
+}
+
+TEST_F(KhoGolden, HugetlbIsRead)
+{
+	unload();
+	fake::boot(fake::carry_tree(golden("hugetlb-v1.bin")));
+	load();
+	ferry_node state = ferry_incoming("state");
+	ferry_hugetlb hugetlb;
+	ASSERT_EQ(ferry_get(state, &ferry_hugetlb_record, &hugetlb), 0);
+	EXPECT_EQ(hugetlb.size, 0x80000000u);
+	EXPECT_EQ(hugetlb.pos, 42u);
+	EXPECT_EQ(hugetlb.seals, 2u);
+	EXPECT_EQ(hugetlb.mode, 0600u);
+	EXPECT_EQ(hugetlb.order, 18u);
+	ferry_bulk bulk;
+	ASSERT_EQ(ferry_get(ferry_child(state, "reserved"), &ferry_bulk_record, &bulk), 0);
+	EXPECT_EQ(bulk.bytes, sizeof(ferry_hugetlb_range));
 }
 
 TEST_F(KhoGolden, Runs)

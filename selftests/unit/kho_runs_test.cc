@@ -129,6 +129,16 @@ TEST_F(KhoRuns, DescendingNeighboursBecomeOneRun)
 		{"nor do they continue what descends",
 		 {run_at(9, 0, 1), run_at(8, 1, 1), run_at(6, 2, 2)},
 		 {run_at(8, 0, 2, 0, down), run_at(6, 2, 2)}},
+		{"runs that descend",
+		 {run_at(9, 0, 1), run_at(6, 1, 3, 0, down), run_at(4, 4, 2, 0, down),
+		  run_at(3, 6, 1)},
+		 {run_at(3, 0, 7, 0, down)}},
+		{"a run that descends after one that ascends",
+		 {run_at(8, 0, 2), run_at(5, 2, 3, 0, down), run_at(10, 5, 2, 0, down)},
+		 {run_at(8, 0, 2), run_at(5, 2, 3, 0, down), run_at(10, 5, 2, 0, down)}},
+		{"a run that descends, above",
+		 {run_at(8, 0, 1), run_at(9, 1, 2, 0, down)},
+		 {run_at(8, 0, 1), run_at(9, 1, 2, 0, down)}},
 		{"a hole in the file",
 		 {run_at(9, 0, 1), run_at(8, 2, 1)},
 		 {run_at(9, 0, 1), run_at(8, 2, 1)}},
@@ -171,18 +181,9 @@ TEST_F(KhoRuns, NodesStayApart)
 	EXPECT_EQ(round_trip(runs, runs), runs);
 }
 
-TEST_F(KhoRuns, ARunThatCrossesNodesByItself)
+TEST_F(KhoRuns, ARunThatCrossesNodesIsRefused)
 {
 	fake::node_boundary = fake::first_folio + 63;
-	Runs runs{run_at(56, 0, 16)};
-	Runs split{run_at(56, 0, 7), run_at(63, 7, 9)};
-	EXPECT_EQ(round_trip(runs, split), split);
-}
-
-TEST_F(KhoRuns, ARunAcrossThreeNodesIsTooMuch)
-{
-	fake::node_boundary = fake::first_folio + 63;
-	fake::node_width = 4;
 	ferry_runs *runs = create();
 	ferry_run run = run_at(56, 0, 16);
 	EXPECT_EQ(ferry_runs_append(runs, &run), -EINVAL);
@@ -190,31 +191,19 @@ TEST_F(KhoRuns, ARunAcrossThreeNodesIsTooMuch)
 	ferry_runs_destroy(runs);
 }
 
-TEST_F(KhoRuns, EveryFailureOfARunAcrossNodes)
+TEST_F(KhoRuns, ManyAreAppendedUpToTheFirstThatFails)
 {
-	fake::node_boundary = fake::first_folio + 63;
-	for (bool continued : {false, true}) {
-		Runs before{run_at(2, 0, 1), run_at(50, continued ? 50 : 40, 6)};
-		ferry_run across = run_at(56, 56, 16);
-		for_each_failure([&] {
-			ferry_runs *runs = ferry_runs_create(owner);
-			if (!runs)
-				return -ENOMEM;
-			int err = 0;
-			for (const ferry_run &run : before)
-				err = err ? err : ferry_runs_append(runs, &run);
-			if (!err) {
-				err = ferry_runs_append(runs, &across);
-				if (err)
-					EXPECT_EQ(walk(runs), before);
-			}
-			ferry_bulk ref;
-			if (!err)
-				err = ferry_runs_seal(runs, &ref);
-			ferry_runs_destroy(runs);
-			return err;
-		});
-	}
+	Runs many = scattered(400);
+	ferry_runs *runs = create();
+	unsigned int done = 0;
+	ASSERT_EQ(ferry_runs_append_many(runs, many.data(), 300, &done), 0);
+	EXPECT_EQ(done, 300u);
+	many[350].count = 0;
+	EXPECT_EQ(ferry_runs_append_many(runs, &many[300], 100, &done), -EINVAL);
+	EXPECT_EQ(done, 50u);
+	Runs expected(many.begin(), many.begin() + 350);
+	EXPECT_EQ(walk(runs), expected);
+	ferry_runs_destroy(runs);
 }
 
 TEST_F(KhoRuns, AnOwnerThatLeavesNothingBehindIsNotNamed)
@@ -473,10 +462,11 @@ TEST_F(KhoRuns, ARunThatIsNotRestoredIsLostAlone)
 
 	ferry_runs_in *in = nullptr;
 	ASSERT_EQ(ferry_runs_open(&ref, "test", &in), 0);
+	// The blocks of the list come first.
+	fake::fail_restore = true;
+	fake::arm(3);
 	ferry_run run;
 	ASSERT_EQ(ferry_runs_next(in, &run), 1);
-	fake::fail_restore = true;
-	fake::arm(1);
 	EXPECT_EQ(ferry_runs_next(in, &run), -EIO);
 	fake::disarm();
 	int left = 0;

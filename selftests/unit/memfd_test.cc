@@ -6,6 +6,7 @@
 #include "failures.hh"
 #include "fake/memfd.hh"
 
+#include <abi/hugetlb.h>
 #include <abi/memfd.h>
 #include <ferry/extents.hh>
 #include <ferry/luo.h>
@@ -37,21 +38,30 @@ struct ferry_runs_in {
 
 struct ferry_writer {
 	int depth = 0;
+	bool reserved = false; // the child that is written
 };
+
+struct ferry_blob {};
 
 namespace {
 
 struct Kho {
 	// What was put, and what is there to be got.
 	std::optional<ferry_memfd> memfd;
+	std::optional<ferry_hugetlb> hugetlb;
 	std::optional<ferry_bulk> bulk;
+	std::optional<ferry_bulk> reserved;
+	std::vector<unsigned char> blob;
+	int blobs = 0;
+	bool blob_waits = false; // for the next kernel
 	std::vector<ferry_run> runs;
 	// ferry_runs_next() fails for this one.
 	std::size_t lost = ~0ul;
 	int lists = 0;
 };
 Kho kho;
-const ferry_luo_handler *handler;
+const ferry_luo_handler *handler; // of memfds on shmem
+const ferry_luo_handler *huge_handler;
 ferry_usage told; // to luo, last
 ferry_owner the_owner;
 
@@ -98,26 +108,38 @@ int ferry_runs_append(struct ferry_runs *runs, const struct ferry_run *run)
 		if (!folio || !folio->pins || folio->order != run->order)
 			fake::bug("a folio is preserved that is not pinned");
 	}
+	constexpr unsigned short descends = FERRY_RUN_DESCENDING;
 	runs->sealed = false;
 	if (!runs->runs.empty()) {
 		ferry_run &last = runs->runs.back();
-		bool descending = last.flags & FERRY_RUN_DESCENDING;
 		bool next = last.order == run->order &&
-			    (last.flags & ~FERRY_RUN_DESCENDING) == run->flags &&
+			    (last.flags | descends) == (run->flags | descends) &&
 			    last.index + pages_of(last) == run->index;
-		if (next && !descending && last.pfn + pages_of(last) == run->pfn) {
+		if (next && !((last.flags | run->flags) & descends) &&
+		    last.pfn + pages_of(last) == run->pfn) {
 			last.count += run->count;
 			return 0;
 		}
-		if (next && (descending || last.count == 1) && run->count == 1 &&
+		if (next && (last.flags & descends || last.count == 1) &&
+		    (run->flags & descends || run->count == 1) &&
 		    run->pfn + pages_of(*run) == last.pfn) {
 			last.pfn = run->pfn;
-			last.flags |= FERRY_RUN_DESCENDING;
-			++last.count;
+			last.flags |= descends;
+			last.count += run->count;
 			return 0;
 		}
 	}
 	runs->runs.push_back(*run);
+	return 0;
+}
+
+int ferry_runs_append_many(struct ferry_runs *runs, const struct ferry_run *run, unsigned int nr,
+			   unsigned int *done)
+{
+	for (*done = 0; *done < nr; ++*done) {
+		if (int err = ferry_runs_append(runs, &run[*done]))
+			return err;
+	}
 	return 0;
 }
 
@@ -140,6 +162,16 @@ void ferry_runs_usage(const struct ferry_runs *runs, struct ferry_usage *usage)
 	usage->pages = pages_of(runs->runs);
 }
 
+int ferry_runs_walk(const struct ferry_runs *runs,
+		    int (*visit)(void *ctx, const struct ferry_run *run), void *ctx)
+{
+	for (auto &run : runs->runs) {
+		if (int stop = visit(ctx, &run))
+			return stop;
+	}
+	return 0;
+}
+
 void ferry_runs_destroy(struct ferry_runs *runs)
 {
 	for (auto &run : runs->runs) {
@@ -155,6 +187,13 @@ int ferry_runs_open(const struct ferry_bulk *ref, const char *, struct ferry_run
 {
 	if (fake::inject("ferry_runs_open"))
 		return -ENOMEM;
+	if (kho.reserved && ref->bytes) {
+		// The blob, which is only to be freed.
+		kho.blob_waits = false;
+		++kho.lists;
+		*in = new ferry_runs_in{};
+		return 0;
+	}
 	if (ref->runs != kho.runs.size())
 		return -EBADMSG;
 	++kho.lists;
@@ -189,22 +228,60 @@ void ferry_runs_close(struct ferry_runs_in *in)
 	delete in;
 }
 
-int ferry_put(struct ferry_writer *, const struct ferry_record *record, const void *obj)
+int ferry_put(struct ferry_writer *writer, const struct ferry_record *record, const void *obj)
 {
 	if (fake::inject("ferry_put"))
 		return -ENOMEM;
 	if (record == &ferry_memfd_record)
 		kho.memfd = *static_cast<const ferry_memfd *>(obj);
+	else if (record == &ferry_hugetlb_record)
+		kho.hugetlb = *static_cast<const ferry_hugetlb *>(obj);
 	else
-		kho.bulk = *static_cast<const ferry_bulk *>(obj);
+		(writer->reserved ? kho.reserved : kho.bulk) =
+			*static_cast<const ferry_bulk *>(obj);
 	return 0;
 }
 
-int ferry_begin(struct ferry_writer *writer, const char *)
+int ferry_blob_save(struct ferry_owner *, const void *data, std::size_t size,
+		    struct ferry_bulk *ref, struct ferry_blob **blob)
+{
+	if (fake::inject("ferry_blob_save"))
+		return -ENOMEM;
+	auto *bytes = static_cast<const unsigned char *>(data);
+	kho.blob.assign(bytes, bytes + size);
+	*ref = {};
+	ref->bytes = size;
+	*blob = new ferry_blob;
+	++kho.blobs;
+	return 0;
+}
+
+void ferry_blob_destroy(struct ferry_blob *blob)
+{
+	--kho.blobs;
+	delete blob;
+}
+
+int ferry_blob_load(const struct ferry_bulk *ref, const char *, std::size_t max, void **data)
+{
+	if (fake::inject("ferry_blob_load"))
+		return -ENOMEM;
+	if (ref->bytes > max || ref->bytes != kho.blob.size() || !kho.blob_waits)
+		return -EBADMSG;
+	*data = ferry_alloc(ref->bytes);
+	if (!*data)
+		return -ENOMEM;
+	memcpy(*data, kho.blob.data(), ref->bytes);
+	kho.blob_waits = false;
+	return 0;
+}
+
+int ferry_begin(struct ferry_writer *writer, const char *name)
 {
 	if (fake::inject("ferry_begin"))
 		return -ENOMEM;
 	++writer->depth;
+	writer->reserved = !std::strcmp(name, "reserved");
 	return 0;
 }
 
@@ -216,18 +293,26 @@ int ferry_end(struct ferry_writer *writer)
 	return 0;
 }
 
-struct ferry_node ferry_child(struct ferry_node, const char *)
+struct ferry_node ferry_child(struct ferry_node, const char *name)
 {
+	if (!std::strcmp(name, "reserved"))
+		return {kho.reserved ? 2 : -1};
 	return {1};
 }
 
-int ferry_get(struct ferry_node, const struct ferry_record *record, void *obj)
+int ferry_get(struct ferry_node node, const struct ferry_record *record, void *obj)
 {
 	memset(obj, 0, record->size);
 	if (record == &ferry_memfd_record) {
 		if (!kho.memfd)
 			return -EBADMSG;
 		memcpy(obj, &*kho.memfd, sizeof(*kho.memfd));
+	} else if (record == &ferry_hugetlb_record) {
+		if (!kho.hugetlb)
+			return -EBADMSG;
+		memcpy(obj, &*kho.hugetlb, sizeof(*kho.hugetlb));
+	} else if (node.offset == 2) {
+		memcpy(obj, &*kho.reserved, sizeof(*kho.reserved));
 	} else {
 		if (!kho.bulk)
 			return -EBADMSG;
@@ -249,7 +334,8 @@ int ferry_luo_register(const struct ferry_luo_handler *registered)
 {
 	if (fake::inject("ferry_luo_register"))
 		return -ENOMEM;
-	handler = registered;
+	(std::strcmp(registered->compatible, FERRY_MEMFD_COMPATIBLE) ? huge_handler : handler) =
+		registered;
 	return 0;
 }
 
@@ -263,9 +349,9 @@ void ferry_luo_usage(ferry_luo_file *, const ferry_usage *usage)
 	told = *usage;
 }
 
-void ferry_luo_unregister(const struct ferry_luo_handler *)
+void ferry_luo_unregister(const struct ferry_luo_handler *gone)
 {
-	handler = nullptr;
+	(gone == handler ? handler : huge_handler) = nullptr;
 }
 
 static struct module this_module;
@@ -285,7 +371,7 @@ class Preserved {
     public:
 	explicit Preserved(Shmem &shmem)
 	{
-		args_.handler = handler;
+		args_.handler = shmem.shmem ? handler : huge_handler;
 		args_.file = shmem;
 	}
 	~Preserved()
@@ -293,30 +379,30 @@ class Preserved {
 		if (frozen_)
 			unfreeze();
 		if (preserved_)
-			handler->ops->unpreserve(&args_);
+			args_.handler->ops->unpreserve(&args_);
 	}
 
 	int preserve()
 	{
-		int err = handler->ops->preserve(&args_);
+		int err = args_.handler->ops->preserve(&args_);
 		preserved_ = !err;
 		return err;
 	}
 	int freeze()
 	{
-		int err = handler->ops->freeze(&args_);
+		int err = args_.handler->ops->freeze(&args_);
 		frozen_ = !err;
 		return err;
 	}
 	void unfreeze()
 	{
-		handler->ops->unfreeze(&args_);
+		args_.handler->ops->unfreeze(&args_);
 		frozen_ = false;
 	}
 	int save()
 	{
 		ferry_writer writer;
-		int err = handler->ops->save(&args_, &writer);
+		int err = args_.handler->ops->save(&args_, &writer);
 		if (!err && writer.depth)
 			fake::bug("a node is left open");
 		return err;
@@ -340,6 +426,7 @@ class MemfdTest : public testing::Test {
 	{
 		memfd_module_exit();
 		EXPECT_EQ(kho.lists, 0);
+		EXPECT_EQ(kho.blobs, 0);
 	}
 
 	// Up to the jump. The old file goes, and what was recorded is on the way.
@@ -358,6 +445,7 @@ class MemfdTest : public testing::Test {
 
 	static void jump()
 	{
+		kho.blob_waits = kho.reserved.has_value();
 		for (const ferry_run &run : kho.runs) {
 			for (unsigned int i = 0; i < run.count; ++i) {
 				auto pfn = run.pfn + (Index(i) << run.order);
@@ -369,8 +457,8 @@ class MemfdTest : public testing::Test {
 	static int retrieve(struct file **file)
 	{
 		ferry_luo_args args{};
-		args.handler = handler;
-		int err = handler->ops->retrieve(&args);
+		args.handler = kho.hugetlb ? huge_handler : handler;
+		int err = args.handler->ops->retrieve(&args);
 		*file = args.file;
 		retrieved = args.priv;
 		return err;
@@ -379,10 +467,10 @@ class MemfdTest : public testing::Test {
 	static void finish(int status)
 	{
 		ferry_luo_args args{};
-		args.handler = handler;
+		args.handler = kho.hugetlb ? huge_handler : handler;
 		args.priv = status == FERRY_NOT_RETRIEVED ? nullptr : retrieved;
 		args.status = status;
-		handler->ops->finish(&args);
+		args.handler->ops->finish(&args);
 	}
 
 	// What retrieve() left to finish().
@@ -520,7 +608,7 @@ TEST_F(MemfdTest, RefusesBadMemory)
 	shmem.at(4)->poisoned = true;
 	Preserved preserved{shmem};
 	EXPECT_EQ(preserved.preserve(), -EHWPOISON);
-	EXPECT_TRUE(fake::logged(FERRY_ERR, "page 3"));
+	EXPECT_TRUE(fake::logged(FERRY_ERR, "cannot be pinned"));
 }
 
 TEST_F(MemfdTest, FailsToPreserveWithoutATrace)
@@ -908,6 +996,223 @@ TEST_F(MemfdTest, SaysWhenPagesAreLost)
 {
 	finish(FERRY_NOT_RETRIEVED);
 	EXPECT_TRUE(fake::logged(FERRY_ERR, "lost"));
+}
+
+// ---- hugetlb ----
+
+class HugetlbTest : public MemfdTest {
+    protected:
+	HugetlbTest()
+	{
+		fake::hugetlb_adopted = 0;
+	}
+	~HugetlbTest() override
+	{
+		EXPECT_FALSE(kho.blob_waits);
+	}
+
+	static constexpr unsigned int order = 9;
+	static constexpr Index huge = 1 << order;
+
+	// A file of some huge pages, of which these are there.
+	static void make(Shmem &file, std::initializer_list<Index> pages)
+	{
+		file.shmem = false;
+		file.huge_order = order;
+		for (Index page : pages) {
+			file.add(page * huge, order, static_cast<unsigned char>(1 + page));
+			file.reserved.push_back({page * huge, (page + 1) * huge});
+		}
+	}
+
+	struct Hugetlb : Shmem {
+		Hugetlb(Index size, std::initializer_list<Index> pages) : Shmem{size * huge * 4096}
+		{
+			make(*this, pages);
+		}
+	};
+};
+
+TEST_F(HugetlbTest, HasAHandlerOfItsOwn)
+{
+	Hugetlb file{4, {}}, linked{4, {}};
+	linked.nlink = 1;
+	EXPECT_TRUE(huge_handler->ops->can_preserve(file));
+	EXPECT_FALSE(handler->ops->can_preserve(file));
+	EXPECT_FALSE(huge_handler->ops->can_preserve(linked));
+}
+
+TEST_F(HugetlbTest, GoesAndComesBack)
+{
+	Hugetlb old{8, {0, 1, 2, 5}};
+	old.seals = 4;
+	old.pos = 77;
+	old.reserved = {{0, 4 * huge}, {5 * huge, 6 * huge}};
+	ASSERT_EQ(carry(old), 0);
+	EXPECT_EQ(text(kho.runs), "0+3*9 2560+1*9");
+	EXPECT_EQ(kho.hugetlb->order, order);
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	Shmem &shmem = Shmem::of(file);
+	EXPECT_EQ(shmem.size, old.size);
+	EXPECT_EQ(shmem.seals, 4u);
+	EXPECT_EQ(shmem.pos, 77u);
+	EXPECT_EQ(shmem.pages(), 4 * huge);
+	EXPECT_EQ(shmem.at(5 * huge)->byte, 6);
+	ASSERT_EQ(shmem.reserved.size(), 2u);
+	EXPECT_EQ(shmem.reserved[0].end, 4 * huge);
+	EXPECT_EQ(fake::hugetlb_adopted, 4u);
+	finish(FERRY_RETRIEVED);
+	fake::shmem_drop(file);
+}
+
+TEST_F(HugetlbTest, TellsOfPagesThatCameLater)
+{
+	Hugetlb file{8, {3}};
+	Preserved preserved{file};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(fake::counters()["folios of which the next kernel is told"], 1);
+	file.add(4 * huge, order);
+	file.add(0, order);
+	ASSERT_EQ(preserved.freeze(), 0);
+	EXPECT_EQ(fake::counters()["folios of which the next kernel is told"], 3);
+	preserved.unfreeze();
+	file.add(7 * huge, order);
+	file.reserved.push_back({7 * huge, 9 * huge});
+	ASSERT_EQ(preserved.freeze(), 0);
+	ASSERT_EQ(preserved.save(), 0);
+	EXPECT_EQ(fake::counters()["folios of which the next kernel is told"], 4);
+	// What is reserved behind the end of the file is not carried.
+	EXPECT_EQ(kho.blob.size(), 2 * sizeof(ferry_hugetlb_range));
+}
+
+TEST_F(HugetlbTest, WithoutPagesAndReservations)
+{
+	Hugetlb old{8, {}};
+	ASSERT_EQ(carry(old), 0);
+	EXPECT_FALSE(kho.reserved);
+	struct file *file;
+	ASSERT_EQ(retrieve(&file), 0);
+	EXPECT_EQ(Shmem::of(file).pages(), 0u);
+	fake::shmem_drop(file);
+}
+
+TEST_F(HugetlbTest, FailsToPreserveWithoutATrace)
+{
+	Hugetlb file{64, {0, 1, 2, 5, 9}};
+	for_each_failure([&] {
+		Preserved preserved{file};
+		return preserved.preserve();
+	});
+	for_each_failure([&] {
+		Hugetlb late{64, {0, 1, 2, 5, 9}};
+		Preserved preserved{late};
+		if (int err = preserved.preserve())
+			return err;
+		late.add(20 * huge, order);
+		if (int err = preserved.freeze())
+			return err;
+		return preserved.save();
+	});
+}
+
+TEST_F(HugetlbTest, EveryFailureOfRetrieve)
+{
+	unsigned int again = 0;
+	for (unsigned long nth = 1;; ++nth) {
+		Hugetlb old{8, {0, 1, 2, 5}};
+		kho = {};
+		ASSERT_EQ(carry(old), 0);
+		struct file *file = nullptr;
+		fake::arm(nth);
+		int err = retrieve(&file);
+		const char *failed = fake::disarm();
+		if (err == -ENOMEM) {
+			++again;
+			EXPECT_EQ(retrieved, nullptr) << failed;
+			EXPECT_EQ(fake::shmem_loose.size(), 4u) << failed;
+			err = retrieve(&file);
+		}
+		// Whatever failed, no page is lost.
+		EXPECT_TRUE(fake::shmem_loose.empty()) << failed;
+		EXPECT_EQ(file != nullptr, !err);
+		finish(err ? FERRY_RETRIEVE_FAILED : FERRY_RETRIEVED);
+		kho.blob_waits = false;
+		if (file)
+			fake::shmem_drop(file);
+		if (!failed)
+			break;
+	}
+	EXPECT_GE(again, 3u);
+}
+
+TEST_F(HugetlbTest, GivesToThePoolWhatNobodyRetrieved)
+{
+	Hugetlb old{8, {0, 1, 7}};
+	ASSERT_EQ(carry(old), 0);
+	finish(FERRY_NOT_RETRIEVED);
+	EXPECT_TRUE(fake::shmem_loose.empty());
+	EXPECT_EQ(fake::hugetlb_adopted, 3u);
+}
+
+TEST_F(HugetlbTest, SaysWhenThereIsLessToReserve)
+{
+	Hugetlb old{8, {0}};
+	old.reserved = {{0, 8 * huge}};
+	ASSERT_EQ(carry(old), 0);
+	for (unsigned long nth = 1;; ++nth) {
+		fake::arm(nth);
+		struct file *file = nullptr;
+		int err = retrieve(&file);
+		const char *failed = fake::disarm();
+		if (err) {
+			ASSERT_EQ(err, -ENOMEM);
+			continue;
+		}
+		ASSERT_TRUE(failed);
+		EXPECT_STREQ(failed, "hugetlb_reserve_pages");
+		EXPECT_TRUE(fake::logged(FERRY_WARN, "too few free pages"));
+		EXPECT_EQ(Shmem::of(file).pages(), huge);
+		fake::shmem_drop(file);
+		break;
+	}
+}
+
+TEST_F(HugetlbTest, RefusesWhatIsDamaged)
+{
+	struct {
+		void (*damage)();
+		const char *message;
+	} const cases[] = {
+		{[] { kho.runs[0].index = 7 * huge; }, "beyond the end"},
+		{[] { kho.runs[0].flags = 1; }, "unknown flags"},
+		{[] { kho.runs[0].index = 3; }, "not aligned"},
+		{[] { kho.hugetlb->order = 8; }, "another size"},
+		{[] { kho.hugetlb->size += 4096; }, "no number of pages"},
+		{[] { kho.hugetlb.reset(); }, nullptr},
+		{[] { kho.runs[1].index = huge; }, "twice"},
+		{[] { kho.blob.resize(20), kho.reserved->bytes = 20; }, "not in order"},
+		{[] { kho.blob[0] = 1; }, "not in order"},
+		{[] { kho.blob[8] = 0, kho.blob[9] = 0; }, "not in order"},
+		{[] { kho.blob[16] = 0, kho.blob[17] = 0; }, "not in order"},
+		{[] { kho.blob[27] = 1; }, "not in order"},
+	};
+	for (auto &[damage, message] : cases) {
+		Hugetlb old{8, {0, 1, 5}};
+		old.reserved = {{0, 2 * huge}, {5 * huge, 6 * huge}};
+		kho = {};
+		ASSERT_EQ(carry(old), 0);
+		damage();
+		ferry_luo_args args{};
+		args.handler = huge_handler;
+		int err = huge_handler->ops->retrieve(&args);
+		EXPECT_TRUE(err == -EBADMSG || err == -EEXIST) << (message ? message : "record");
+		if (message)
+			EXPECT_TRUE(fake::logged(FERRY_ERR, message)) << message;
+		EXPECT_TRUE(fake::shmem_loose.empty());
+		EXPECT_EQ(fake::shmem_files(), 0u);
+		kho.blob_waits = false;
+	}
 }
 
 // ---- the module ----

@@ -332,7 +332,7 @@ void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
 
 // ---- pages, in the kernel that gets them ----
 
-bool linux_is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)
+static bool is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	const Pfn end = pfn + Range{count, order}.pages();
 	for (Pfn at = pfn; at < end;) {
@@ -345,10 +345,21 @@ bool linux_is_preserved(unsigned long long pfn, unsigned int count, unsigned int
 	return true;
 }
 
-int linux_restore(unsigned long long pfn, unsigned int count, unsigned int order)
+unsigned int linux_count_preserved(const struct ferry_run *run, unsigned int nr)
 {
-	if (!linux_is_preserved(pfn, count, order) || (fail_restore && inject("linux_restore")))
-		return -ENOENT;
+	if (!nr || nr > LINUX_MAX_RUNS)
+		bug("%u runs are looked for at a time", nr);
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (!is_preserved(run[i].pfn, run[i].count, run[i].order))
+			return i;
+	}
+	return nr;
+}
+
+static bool restore_one(unsigned long long pfn, unsigned int count, unsigned int order)
+{
+	if (!is_preserved(pfn, count, order) || (fail_restore && inject("linux_restore")))
+		return false;
 
 	Range range{count, order};
 	const Pfn end = pfn + range.pages();
@@ -356,7 +367,18 @@ int linux_restore(unsigned long long pfn, unsigned int count, unsigned int order
 	for (Pfn page = pfn; page < end && is_small(page); ++page)
 		incoming.pages.erase(page);
 	owned[pfn] = range;
-	return 0;
+	return true;
+}
+
+unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
+{
+	if (nr > LINUX_MAX_RUNS)
+		bug("%u runs are restored at a time", nr);
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (!restore_one(run[i].pfn, run[i].count, run[i].order))
+			return i;
+	}
+	return nr;
 }
 
 void linux_release(unsigned long long pfn, unsigned int count, unsigned int order)

@@ -11,6 +11,7 @@ namespace fake {
 
 std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
+unsigned long hugetlb_adopted;
 
 namespace {
 
@@ -21,12 +22,14 @@ long pins;
 long frozen;
 long held;
 long rooms;
+long told; // folios that the next kernel expects
 
 [[maybe_unused]] const bool counted = [] {
 	add_counter("pins", [] { return pins; });
 	add_counter("frozen files", [] { return frozen; });
 	add_counter("held files", [] { return held; });
 	add_counter("reserved rooms", [] { return rooms; });
+	add_counter("folios of which the next kernel is told", [] { return told; });
 	add_counter("loose folios", [] { return long(shmem_loose.size()); });
 	add_counter("memfds", [] { return long(made.size()); });
 	return true;
@@ -247,9 +250,11 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 	for (Index index = first; index < end && index * 4096 < shmem.size;) {
 		Folio *folio = shmem.at(index);
 		if (!folio) {
-			if (shmem.held)
-				bug("waits for ever for page %llu", index);
-			folio = &shmem.add(index, 0, 0);
+			auto next = shmem.cache.lower_bound(index);
+			if (next == shmem.cache.end())
+				break;
+			index = next->first;
+			continue;
 		}
 		if (folio->poisoned) {
 			while (nr--)
@@ -270,11 +275,21 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		}
 		unsigned short order = static_cast<unsigned short>(folio->order);
 		ferry_run *last = nr ? &batch->run[nr - 1] : nullptr;
+		constexpr unsigned short descends = FERRY_RUN_DESCENDING;
+		if (last && last->index + (static_cast<Index>(last->count) << last->order) != start)
+			last = nullptr;
 		if (last && last->order == order && last->flags == flags &&
-		    last->pfn + (static_cast<Index>(last->count) << order) == folio->pfn)
+		    last->pfn + (static_cast<Index>(last->count) << order) == folio->pfn) {
 			++last->count;
-		else
+		} else if (last && last->order == order &&
+			   last->flags == (last->count == 1 ? flags : flags | descends) &&
+			   folio->pfn + size_of(*folio) == last->pfn) {
+			last->pfn = folio->pfn;
+			last->flags |= descends;
+			++last->count;
+		} else {
 			batch->run[nr++] = {folio->pfn, start, 1, order, flags};
+		}
 		index = start + size_of(*folio);
 		if (nr == LINUX_SHMEM_BATCH)
 			break;
@@ -313,16 +328,22 @@ unsigned int linux_shmem_max_order(void)
 	return 9;
 }
 
-int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **file)
+static Shmem *create(const struct linux_shmem_attrs *attrs, struct file **file)
 {
-	if (inject("memfd_alloc_file"))
-		return -ENFILE;
 	auto shmem = new Shmem(attrs->size);
 	shmem->pos = attrs->pos;
 	shmem->seals = attrs->seals;
 	shmem->mode = attrs->mode;
 	made.insert(shmem);
 	*file = *shmem;
+	return shmem;
+}
+
+int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **file)
+{
+	if (inject("memfd_alloc_file"))
+		return -ENFILE;
+	create(attrs, file);
 	return 0;
 }
 
@@ -393,6 +414,99 @@ void linux_shmem_free(const struct ferry_run *run)
 		if (!shmem_loose.erase(run->pfn + (static_cast<Index>(i) << run->order)))
 			bug("a folio is freed that is nobody's to free");
 	}
+}
+
+// ---- hugetlb ----
+
+bool linux_hugetlb_is(struct file *file)
+{
+	return Shmem::of(file).huge_order && !Shmem::of(file).nlink;
+}
+
+unsigned int linux_hugetlb_order(struct file *file)
+{
+	return Shmem::of(file).huge_order;
+}
+
+unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
+				    struct linux_extent *extent, unsigned int max)
+{
+	unsigned int nr = 0;
+	for (auto &range : Shmem::of(file).reserved) {
+		if (range.end > first && nr < max)
+			extent[nr++] = {std::max(range.first, first), range.end};
+	}
+	return nr;
+}
+
+int linux_hugetlb_tell(const struct ferry_run *run, bool come)
+{
+	if (come && inject("hugetlb_tell_carried"))
+		return -ENOSPC;
+	told += come ? long(run->count) : -long(run->count);
+	return 0;
+}
+
+int linux_hugetlb_create(const struct linux_shmem_attrs *attrs, unsigned int order,
+			 struct file **file)
+{
+	if (inject("hugetlb_file_setup"))
+		return -ENOMEM;
+	Shmem *shmem = create(attrs, file);
+	shmem->shmem = false;
+	shmem->huge_order = order;
+	return 0;
+}
+
+static bool take_loose(unsigned long long pfn, unsigned int order, unsigned char &byte)
+{
+	auto loose = shmem_loose.find(pfn);
+	if (loose == shmem_loose.end() || loose->second.order != order) {
+		bug("page frame %#llx is nobody's to give", pfn);
+		return false;
+	}
+	byte = loose->second.byte;
+	shmem_loose.erase(loose);
+	++hugetlb_adopted;
+	return true;
+}
+
+int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
+{
+	Shmem &shmem = Shmem::of(file);
+	int err = 0;
+	if (run->order != shmem.huge_order)
+		bug("a folio of order %u is inserted", run->order);
+	for (unsigned int i = 0; i < run->count; ++i) {
+		const bool descending = run->flags & FERRY_RUN_DESCENDING;
+		const Index at = descending ? run->count - 1 - i : i;
+		const Index index = run->index + (static_cast<Index>(i) << run->order);
+		const unsigned long long pfn = run->pfn + (at << run->order);
+		unsigned char byte;
+		if (!take_loose(pfn, run->order, byte))
+			continue;
+		if (!err && shmem.at(index))
+			err = -EEXIST;
+		if (!err)
+			shmem.add(index, run->order, byte, pfn);
+	}
+	return err;
+}
+
+int linux_hugetlb_reserve(struct file *file, unsigned long long first, unsigned long long end)
+{
+	if (inject("hugetlb_reserve_pages"))
+		return -ENOMEM;
+	Shmem::of(file).reserved.push_back({first, end});
+	return 0;
+}
+
+unsigned int linux_hugetlb_free(const struct ferry_run *run)
+{
+	unsigned char byte;
+	for (unsigned int i = 0; i < run->count; ++i)
+		take_loose(run->pfn + (static_cast<Index>(i) << run->order), run->order, byte);
+	return 0;
 }
 
 void linux_shmem_put(struct file *file)

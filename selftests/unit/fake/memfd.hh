@@ -9,6 +9,7 @@
 #include <memfd/linux.h>
 
 #include <map>
+#include <vector>
 
 namespace fake {
 
@@ -64,6 +65,9 @@ struct Shmem {
 	unsigned int mode = 0777;
 	unsigned long nlink = 0;
 	bool shmem = true;
+	// Of hugetlb: order of a page, and what is reserved besides the pages.
+	unsigned int huge_order = 0;
+	std::vector<linux_extent> reserved;
 	bool frozen = false;
 	bool held = false;
 	std::map<Index, Folio> cache;
@@ -88,6 +92,8 @@ extern std::map<unsigned long long, Loose> shmem_loose;
 // Files that linux_shmem_create() made and nobody put.
 unsigned long shmem_files();
 void shmem_drop(struct file *file);
+// Folios that became pages of a pool of hugetlb.
+extern unsigned long hugetlb_adopted;
 // What linux_shmem_keep() has looked at, in pages.
 extern unsigned long long shmem_kept;
 

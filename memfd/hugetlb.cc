@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "memfd/hugetlb.hh"
+
+#include <ferry/log.hh>
+#include <ferry/scope.hh>
+
+#include <algorithm>
+#include <utility>
+
+using ferry::check;
+using ferry::check_status;
+using ferry::Errno;
+using ferry::fail;
+using ferry::Owned;
+using ferry::Result;
+
+namespace memfd::hugetlb {
+
+namespace {
+
+constexpr unsigned int extents_at_once = 32;
+constexpr unsigned long long most_bytes = FERRY_HUGETLB_MAX_RANGES * sizeof(ferry_hugetlb_range);
+
+static_assert(sizeof(Extent) == sizeof(ferry_hugetlb_range));
+
+} // namespace
+
+// ---- preserve ----
+
+Hugetlb::Hugetlb(file *its_file, Owned<Memfd> memfd, ferry_owner *owner)
+	: file_{its_file}, memfd_{std::move(memfd)}, owner_{owner}
+{
+}
+
+Hugetlb::~Hugetlb()
+{
+	drop_reserved();
+	tell(false);
+}
+
+Result<Owned<Hugetlb>> Hugetlb::preserve(const ferry_luo_args &args, ferry_owner *owner)
+{
+	auto memfd = TRY(Memfd::preserve(args, owner));
+	auto hugetlb = TRY(ferry::make<Hugetlb>(args.file, std::move(memfd), owner));
+	TRY(check_status(hugetlb->tell(true)));
+	TRY(hugetlb->save_reserved());
+	return hugetlb;
+}
+
+// Tells the next kernel's boot of all folios that it has not been told of; or that
+// those it was told of do not come.
+int Hugetlb::tell(bool come)
+{
+	struct Walk {
+		bool come;
+		unsigned long long known, seen = 0;
+	} walk{come, told_};
+	auto visit = [](void *ctx, const ferry_run *run) {
+		auto &at = *static_cast<Walk *>(ctx);
+		ferry_run part = *run;
+		at.seen += run->count;
+		if (at.come) {
+			// The order of the folios is that in which they were recorded.
+			if (at.seen <= at.known)
+				return 0;
+			part.count = static_cast<unsigned int>(
+				std::min<unsigned long long>(at.seen - at.known, run->count));
+			if (int err = linux_hugetlb_tell(&part, true))
+				return err;
+			at.known = at.seen;
+			return 0;
+		}
+		const unsigned long long before = at.seen - run->count;
+		if (before >= at.known)
+			return 1;
+		part.count = static_cast<unsigned int>(
+			std::min<unsigned long long>(at.known - before, run->count));
+		return linux_hugetlb_tell(&part, false);
+	};
+	int err = memfd_->walk(visit, &walk);
+	told_ = come ? walk.known : 0;
+	return err;
+}
+
+void Hugetlb::drop_reserved()
+{
+	if (reserved_)
+		ferry_blob_destroy(std::exchange(reserved_, nullptr));
+	ref_ = {};
+}
+
+// Writes down what the file has a right to.
+Result<void> Hugetlb::save_reserved()
+{
+	drop_reserved();
+	const unsigned long long end = memfd_->size() / 4096;
+	ferry::Extents ranges;
+	linux_extent found[extents_at_once];
+	for (unsigned long long from = 0; from < end;) {
+		unsigned int nr = linux_hugetlb_reserved(file_, from, found, extents_at_once);
+		for (unsigned int i = 0; i < nr && found[i].first < end; ++i) {
+			TRY(ranges.reserve());
+			// Pages beyond the size are not carried.
+			ranges.add({found[i].first, std::min(found[i].end, end)});
+		}
+		if (nr < extents_at_once)
+			break;
+		from = found[nr - 1].end;
+	}
+	ranges.settle();
+	if (!ranges.size())
+		return {};
+	if (ranges.size() > FERRY_HUGETLB_MAX_RANGES) {
+		log_err("a memfd of hugetlb has %zu ranges of reserved pages; at most %u can be "
+			"carried",
+			ranges.size(), FERRY_HUGETLB_MAX_RANGES);
+		return fail(Errno::TooBig);
+	}
+	return check_status(ferry_blob_save(owner_, &ranges[0], ranges.size() * sizeof(ranges[0]),
+					    &ref_, &reserved_));
+}
+
+// ---- freeze, save ----
+
+Result<void> Hugetlb::freeze()
+{
+	TRY(memfd_->freeze());
+	ferry::Undo unfreeze{[this] { memfd_->unfreeze(); }};
+	TRY(check_status(tell(true)));
+	TRY(save_reserved());
+	unfreeze.dismiss();
+	return {};
+}
+
+void Hugetlb::unfreeze()
+{
+	memfd_->unfreeze();
+}
+
+Result<void> Hugetlb::save(ferry_writer *writer)
+{
+	linux_shmem_attrs attrs;
+	linux_shmem_look(file_, &attrs);
+	const ferry_hugetlb record{
+		.size = attrs.size,
+		.pos = attrs.pos,
+		.seals = attrs.seals,
+		.mode = attrs.mode,
+		.order = linux_hugetlb_order(file_),
+	};
+	TRY(check_status(ferry_put(writer, &ferry_hugetlb_record, &record)));
+	TRY(memfd_->save_pages(writer));
+	if (!reserved_)
+		return {};
+	TRY(check_status(ferry_begin(writer, "reserved")));
+	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &ref_)));
+	return check_status(ferry_end(writer));
+}
+
+// ---- retrieve ----
+
+namespace {
+
+constinit ferry_owner *the_owner;
+
+// What `priv` of an incoming file points to once its pages were taken.
+constinit char pages_taken;
+
+void give_to_pool(const ferry_run &run)
+{
+	if (unsigned int lost = linux_hugetlb_free(&run))
+		log_err("there is no pool for %u pages of order %u", lost, run.order);
+}
+
+// The pages of a file that comes; those that nobody takes become free ones of the
+// pool. Only hugetlb knows how to free a folio of 1 GiB, so none is left to kho.ko.
+class Pages {
+    public:
+	explicit Pages(ferry_runs_in *in) : in_{in}
+	{
+	}
+	Pages(const Pages &) = delete;
+	Pages &operator=(const Pages &) = delete;
+	~Pages()
+	{
+		if (!in_)
+			return;
+		ferry_run run;
+		// A run that is lost is not the end.
+		while (int got = ferry_runs_next(in_, &run)) {
+			if (got > 0)
+				give_to_pool(run);
+		}
+		ferry_runs_close(in_);
+	}
+
+	static Result<Owned<Pages>> open(ferry_node state)
+	{
+		ferry_bulk bulk;
+		TRY(check_status(
+			ferry_get(ferry_child(state, "pages"), &ferry_bulk_record, &bulk)));
+		ferry_runs_in *in;
+		TRY(check_status(ferry_runs_open(&bulk, "memfd of hugetlb", &in)));
+		auto pages = ferry::make<Pages>(in);
+		if (!pages.has_value())
+			ferry_runs_leave(in);
+		return pages;
+	}
+
+	Result<bool> next(ferry_run &run)
+	{
+		return TRY(check(ferry_runs_next(in_, &run))) != 0;
+	}
+	// Everything stays for another open().
+	void leave()
+	{
+		ferry_runs_leave(std::exchange(in_, nullptr));
+	}
+
+    private:
+	ferry_runs_in *in_;
+};
+
+// Of a run that the file cannot take; null if it can.
+const char *fault_of(const ferry_run &run, const ferry_hugetlb &record)
+{
+	const unsigned long long pages = static_cast<unsigned long long>(run.count) << run.order;
+	if (run.order != record.order)
+		return "has folios of another size";
+	if (run.index & ((1ull << run.order) - 1))
+		return "is not aligned in the file";
+	if (run.flags & ~FERRY_RUN_DESCENDING)
+		return "has unknown flags";
+	if (run.index + pages > record.size / 4096)
+		return "is beyond the end of the file";
+	return nullptr;
+}
+
+// A blob of ranges; empty where there is none.
+class Ranges {
+    public:
+	Ranges() = default;
+	Ranges(const Ranges &) = delete;
+	Ranges &operator=(const Ranges &) = delete;
+	~Ranges()
+	{
+		ferry_free(range_);
+	}
+
+	// Errno::NoMem: it can be tried again.
+	Result<void> load(ferry_node state, const ferry_hugetlb &record)
+	{
+		const ferry_node node = ferry_child(state, "reserved");
+		if (node.offset < 0)
+			return {};
+		ferry_bulk bulk;
+		TRY(check_status(ferry_get(node, &ferry_bulk_record, &bulk)));
+		void *data;
+		TRY(check_status(ferry_blob_load(&bulk, "reserved pages", most_bytes, &data)));
+		range_ = static_cast<const ferry_hugetlb_range *>(data);
+		nr_ = bulk.bytes / sizeof(*range_);
+		if (bulk.bytes % sizeof(*range_) || !in_order(record)) {
+			log_err("a memfd of hugetlb: the ranges of its reserved pages are not in "
+				"order");
+			return fail(Errno::BadMsg);
+		}
+		return {};
+	}
+
+	void reserve(struct file *file) const
+	{
+		for (std::size_t i = 0; i < nr_; ++i) {
+			if (int err = linux_hugetlb_reserve(file, range_[i].first, range_[i].end))
+				log_warn("a memfd of hugetlb: there are too few free pages in the "
+					 "pool for what was reserved of %llu to %llu (%d)",
+					 range_[i].first, range_[i].end, err);
+		}
+	}
+
+    private:
+	bool in_order(const ferry_hugetlb &record) const
+	{
+		unsigned long long last = 0;
+		for (std::size_t i = 0; i < nr_; ++i) {
+			const auto &[first, end] = range_[i];
+			if ((i && first <= last) || first >= end || end > record.size / 4096 ||
+			    (first | end) & ((1ull << record.order) - 1))
+				return false;
+			last = end;
+		}
+		return true;
+	}
+
+	const ferry_hugetlb_range *range_ = nullptr;
+	std::size_t nr_ = 0;
+};
+
+Result<ferry_hugetlb> record_of(ferry_node state)
+{
+	ferry_hugetlb record;
+	TRY(check_status(ferry_get(state, &ferry_hugetlb_record, &record)));
+	if (record.size & ((4096ull << record.order) - 1)) {
+		log_err("a memfd of hugetlb: %llu bytes are no number of pages of order %u",
+			record.size, record.order);
+		return fail(Errno::BadMsg);
+	}
+	return record;
+}
+
+Result<void> fill(struct file *file, Pages &pages, const ferry_hugetlb &record,
+		  ferry_luo_file *self)
+{
+	unsigned long long done = 0;
+	ferry_run run;
+	while (TRY(pages.next(run))) {
+		if (const char *fault = fault_of(run, record)) {
+			log_err("a memfd of hugetlb, of %llu bytes: the run of %u folios at page "
+				"%llu %s",
+				record.size, run.count, run.index, fault);
+			give_to_pool(run);
+			return fail(Errno::BadMsg);
+		}
+		if (int err = linux_hugetlb_insert(file, &run)) {
+			log_err("a memfd of hugetlb, of %llu bytes: a page is there twice",
+				record.size);
+			return fail(Errno(-err));
+		}
+		done += static_cast<unsigned long long>(run.count) << run.order;
+		ferry_luo_progress(self, done * 4096, 0);
+	}
+	return {};
+}
+
+Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *self)
+{
+	auto pages = TRY(Pages::open(state));
+	taken = true;
+	const ferry_hugetlb record = TRY(record_of(state));
+	const linux_shmem_attrs attrs{
+		.size = record.size,
+		.pos = record.pos,
+		.seals = record.seals,
+		.mode = record.mode,
+	};
+	struct file *file;
+	auto result = check_status(linux_hugetlb_create(&attrs, record.order, &file));
+	Ranges reserved;
+	if (result.has_value()) {
+		result = reserved.load(state, record);
+		if (!result.has_value())
+			linux_shmem_put(file);
+	}
+	if (!result.has_value()) {
+		if (result.error() == Errno::NoMem) {
+			taken = false;
+			pages->leave();
+		}
+		return fail(result.error());
+	}
+	result = fill(file, *pages, record, self);
+	if (!result.has_value()) {
+		linux_shmem_put(file);
+		return fail(result.error());
+	}
+	reserved.reserve(file);
+	return file;
+}
+
+// ---- the handler ----
+
+Hugetlb *preserved(const ferry_luo_args *args)
+{
+	return static_cast<Hugetlb *>(args->priv);
+}
+
+int preserve(ferry_luo_args *args)
+{
+	auto hugetlb = Hugetlb::preserve(*args, the_owner);
+	if (hugetlb.has_value())
+		args->priv = hugetlb->release();
+	return ferry::to_errno(hugetlb);
+}
+
+void unpreserve(ferry_luo_args *args)
+{
+	ferry::destroy(preserved(args));
+}
+
+int freeze(ferry_luo_args *args)
+{
+	return ferry::to_errno(preserved(args)->freeze());
+}
+
+void unfreeze(ferry_luo_args *args)
+{
+	preserved(args)->unfreeze();
+}
+
+int save(ferry_luo_args *args, ferry_writer *writer)
+{
+	return ferry::to_errno(preserved(args)->save(writer));
+}
+
+int retrieve(ferry_luo_args *args)
+{
+	bool taken = false;
+	auto file = retrieve(args->state, taken, args->self);
+	if (file.has_value())
+		args->file = *file;
+	args->priv = taken ? &pages_taken : nullptr;
+	return ferry::to_errno(file);
+}
+
+void finish(ferry_luo_args *args)
+{
+	if (args->priv == &pages_taken)
+		return;
+	// Closing them gives them to the pool.
+	auto pages = Pages::open(args->state);
+	if (!pages.has_value())
+		log_err("the pages of a memfd of hugetlb that nobody retrieved are lost (%d)",
+			ferry::to_errno(pages));
+	const ferry_node node = ferry_child(args->state, "reserved");
+	ferry_bulk bulk;
+	ferry_runs_in *blob;
+	if (node.offset >= 0 && !ferry_get(node, &ferry_bulk_record, &bulk) &&
+	    !ferry_runs_open(&bulk, "reserved pages", &blob))
+		ferry_runs_close(blob);
+}
+
+constexpr ferry_luo_ops ops{
+	.can_preserve = linux_hugetlb_is,
+	.id = linux_shmem_id,
+	.preserve = preserve,
+	.unpreserve = unpreserve,
+	.freeze = freeze,
+	.unfreeze = unfreeze,
+	.save = save,
+	.prepare = nullptr,
+	.retrieve = retrieve,
+	.can_finish = nullptr,
+	.finish = finish,
+};
+
+constinit ferry_luo_handler handler{
+	.compatible = FERRY_HUGETLB_COMPATIBLE,
+	.module = nullptr,
+	.ops = &ops,
+};
+
+} // namespace
+
+Result<void> begin(ferry_owner *owner)
+{
+	the_owner = owner;
+	handler.module = linux_this_module();
+	return check_status(ferry_luo_register(&handler));
+}
+
+void end()
+{
+	ferry_luo_unregister(&handler);
+}
+
+} // namespace memfd::hugetlb
