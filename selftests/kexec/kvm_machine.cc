@@ -349,7 +349,12 @@ void Runner::loop()
 		if (!::ioctl(vcpu_.get(), KVM_RUN, 0)) {
 			if (handle())
 				continue;
-			odd_exit = vcpu_.shared().exit_reason;
+			const kvm_run &run = vcpu_.shared();
+			if (run.exit_reason == KVM_EXIT_INTERNAL_ERROR)
+				ktap::print("# KVM gives up: %u, %#llx %#llx %#llx",
+					    run.internal.suberror, run.internal.data[0],
+					    run.internal.data[1], run.internal.data[2]);
+			odd_exit = run.exit_reason;
 			return;
 		}
 		if (errno == EINTR || errno == EAGAIN) {
@@ -410,7 +415,8 @@ struct Nested {
 void read_msrs(Snapshot &to, const kvm::Vcpu &vcpu)
 {
 	auto indices = VALUE(host().msr_indices());
-	std::erase(indices, 0x10u); // the counter runs
+	for (uint32_t runs : {0x10u, 0x40000010u, 0x40000020u}) // counters, two of Hyper-V's
+		std::erase(indices, runs);
 	for (uint32_t i = 0x200; i < 0x210; i++)
 		indices.push_back(i);
 	for (uint32_t i :
