@@ -108,7 +108,8 @@ int save(void *, ferry_writer *to, bool)
 				    .salt = {},
 				    .key_hash = {},
 				    .maker = {},
-				    .uid = 0};
+				    .uid = 0,
+				    .tag = 0};
 	const ferry_file file{.token = 1,
 			      .handler = FERRY_IOMMUFD_COMPATIBLE,
 			      .pages = 0,

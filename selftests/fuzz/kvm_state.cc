@@ -270,8 +270,11 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char *data, std::size_t siz
 	fake::boot(carried.carry());
 	load();
 	fake::arm(head.fail);
-	if (how & fuzz::kvm_ahead)
+	if (how & fuzz::kvm_ahead) {
+		fake::process = fake::nobody;
 		luo_background();
+		fake::process = 1;
+	}
 	int session = open_session();
 	if (session >= 0)
 		use_session(session, carried);
