@@ -16,6 +16,7 @@ namespace virt {
 namespace {
 
 constexpr unsigned int runs_at_once = 64;
+constexpr unsigned long long page_size = 4096;
 
 } // namespace
 
@@ -48,7 +49,7 @@ Result<Owned<Gmem>> Gmem::preserve(ferry_luo_args &args, ferry_owner *owner)
 	gmem->runs_ = ferry_runs_create(owner);
 	if (!gmem->runs_)
 		return fail(Errno::NoMem);
-	TRY(gmem->catch_up());
+	TRY(gmem->catch_up(args.self));
 	// The last run is preserved now rather than in the blackout.
 	ferry_bulk unused;
 	TRY(check_status(ferry_runs_seal(gmem->runs_, &unused)));
@@ -91,7 +92,7 @@ Result<void> Gmem::record(const ferry_run &run)
 	return {};
 }
 
-Result<void> Gmem::catch_up()
+Result<void> Gmem::catch_up(ferry_luo_file *self)
 {
 	ferry_run run[runs_at_once];
 	Result<void> done;
@@ -102,7 +103,12 @@ Result<void> Gmem::catch_up()
 		if (!done.has_value())
 			break;
 		from = run[nr - 1].index + run[nr - 1].count;
+		ferry_luo_progress(self, recorded_ * page_size,
+				   linux_gmem_pages(file_) * page_size);
 	}
+	ferry_usage usage;
+	ferry_runs_usage(runs_, &usage);
+	ferry_luo_usage(self, &usage);
 	// Also after an error: what was recorded stays so.
 	covered_.settle();
 	return done;
@@ -135,7 +141,7 @@ Result<void> Gmem::freeze(ferry_luo_file *self)
 	linux_gmem_set_state(file_, LINUX_GMEM_FROZEN);
 	// What is recorded is there, so another number means that there is more.
 	if (linux_gmem_pages(file_) != recorded_)
-		TRY(catch_up());
+		TRY(catch_up(self));
 	ferry_bulk unused;
 	TRY(check_status(ferry_runs_seal(runs_, &unused)));
 	TRY(save_slots());

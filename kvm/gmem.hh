@@ -28,7 +28,7 @@ class Gmem : public ferry::Linked<Gmem> {
 	bool is(file *other) const;
 
     private:
-	ferry::Result<void> catch_up();
+	ferry::Result<void> catch_up(ferry_luo_file *self);
 	ferry::Result<void> record(const ferry_run &run);
 	ferry::Result<void> append(const ferry_run &run);
 	ferry::Result<void> save_slots();

@@ -220,10 +220,17 @@ Result<void> PreservedBlob::save(ferry_owner *owner, Bytes bytes)
 	return check_status(ferry_blob_save(owner, bytes.data(), bytes.size(), &ref_, &blob_));
 }
 
+void PreservedBlob::tell_usage(ferry_luo_file *self) const
+{
+	const ferry_usage usage{.pages = 0, .runs = 0, .metadata = 0, .blobs = ref_.bytes};
+	ferry_luo_usage(self, &usage);
+}
+
 void PreservedBlob::drop()
 {
 	if (blob_)
 		ferry_blob_destroy(std::exchange(blob_, nullptr));
+	ref_ = {};
 }
 
 Result<void> PreservedBlob::put(ferry_writer *writer, const char *child) const
@@ -268,6 +275,7 @@ Result<void> Vcpu::freeze(ferry_luo_file *self)
 	}
 	TRY(check_status(ferry_luo_depend(self, vm)));
 	TRY(read());
+	state_.tell_usage(self);
 	resume.dismiss();
 	frozen_ = true;
 	return {};
@@ -470,6 +478,7 @@ Result<void> Vm::freeze(ferry_luo_file *self)
 	TRY(check_members());
 	TRY(depend(self));
 	TRY(read());
+	state_.tell_usage(self);
 	resume.dismiss();
 	frozen_ = true;
 	return {};

@@ -144,6 +144,8 @@ class PreservedBlob {
 	}
 	ferry::Result<void> save(ferry_owner *owner, Bytes bytes);
 	void drop();
+	// As all that the file preserves.
+	void tell_usage(ferry_luo_file *self) const;
 	// Writes a child that leads to it.
 	ferry::Result<void> put(ferry_writer *writer, const char *child) const;
 

@@ -714,11 +714,15 @@ Result<void> insert(file *gmem, const ferry_run &run, unsigned long long bytes)
 	return done;
 }
 
-Result<void> fill(file *gmem, ferry_runs_in *pages, unsigned long long bytes)
+Result<void> fill(ferry_luo_file *self, file *gmem, ferry_runs_in *pages, unsigned long long bytes)
 {
 	ferry_run run;
-	while (TRY(check(ferry_runs_next(pages, &run))))
+	unsigned long long done = 0;
+	while (TRY(check(ferry_runs_next(pages, &run)))) {
 		TRY(insert(gmem, run, bytes));
+		done += run.count;
+		ferry_luo_progress(self, done * 4096, 0);
+	}
 	return {};
 }
 
@@ -758,7 +762,7 @@ Result<file *> make_gmem(ferry_luo_args *args)
 		vm->remove_slots(gmem);
 		linux_kvm_fput(gmem);
 	}};
-	TRY(fill(gmem, pages, record.bytes));
+	TRY(fill(args->self, gmem, pages, record.bytes));
 	TRY(bind(*vm, gmem, args->token, scratch.at(), slots.bytes()));
 	put.dismiss();
 	return gmem;

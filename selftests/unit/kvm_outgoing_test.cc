@@ -57,6 +57,40 @@ TEST_F(KvmOutgoing, FreezesAndGoesOn)
 	expect_running();
 }
 
+// What people see: pages of a guest_memfd, and the states, once they are read.
+TEST_F(KvmOutgoing, TellsWhatItPreserves)
+{
+	make_machine();
+	preserve_machine();
+	auto file = [](unsigned long long token) {
+		std::vector<liveupdate_ferry_file> all(8);
+		liveupdate_ferry_list_files arg{};
+		arg.size = sizeof(arg);
+		arg.entry_size = sizeof(all[0]);
+		arg.nr = static_cast<unsigned int>(all.size());
+		arg.entries = reinterpret_cast<unsigned long long>(all.data());
+		std::strcpy(reinterpret_cast<char *>(arg.name), "vm");
+		fake::user_memory(all.data(), all.size() * sizeof(all[0]));
+		EXPECT_EQ(device_call(LIVEUPDATE_FERRY_LIST_FILES, arg), 0);
+		fake::user_memory_gone(all.data());
+		for (auto &each : all) {
+			if (each.token == token)
+				return each;
+		}
+		ADD_FAILURE() << "no file " << token;
+		return liveupdate_ferry_file{};
+	};
+	const auto pages = the_gmem().pages.size();
+	EXPECT_EQ(file(GMEM).bytes, pages * 4096);
+	EXPECT_GT(file(GMEM).runs, 0u);
+	EXPECT_EQ(file(VM).metadata, 0u);
+	ASSERT_EQ(luo_prepare(true), 0) << fake::log_text();
+	EXPECT_EQ(file(VM).bytes, 0u);
+	EXPECT_GT(file(VM).metadata, 0u);
+	EXPECT_GT(file(VCPU).metadata, 0u);
+	luo_abort();
+}
+
 TEST_F(KvmOutgoing, TakesFilesInAnyOrder)
 {
 	std::vector<unsigned long long> tokens = all();
