@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "selftests/vmm/vcpus.hh"
 
+#include <algorithm>
 #include <csignal>
+#include <iterator>
+#include <string>
 
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -157,9 +160,17 @@ Ending Vcpus::handle_exit(kvm_run &shared)
 		say("KVM cannot enter the guest: reason " +
 		    std::to_string(shared.fail_entry.hardware_entry_failure_reason));
 		return Ending::reset;
-	case KVM_EXIT_INTERNAL_ERROR:
-		say("KVM gave up: suberror " + std::to_string(shared.internal.suberror));
+	case KVM_EXIT_INTERNAL_ERROR: {
+		// What the rest is depends on the suberror: Documentation/virt/kvm/api.rst.
+		std::string text =
+			"KVM gave up: suberror " + std::to_string(shared.internal.suberror);
+		const std::size_t nr = std::min<std::size_t>(shared.internal.ndata,
+							     std::size(shared.internal.data));
+		for (std::size_t i = 0; i < nr; ++i)
+			text += " " + std::to_string(shared.internal.data[i]);
+		say(text);
 		return Ending::reset;
+	}
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_HLT:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
