@@ -132,7 +132,10 @@ void (linux_kvm_scratch_unmap)(unsigned long scratch);
 int (linux_kvm_get)(unsigned long scratch, struct file *file, unsigned int kind, void *data,
 		    ferry_size room);
 
-/* Writes one kind of state of a VM that is parked, in the process it belongs to. */
+/*
+ * Writes one kind of state of a VM that is parked, in the process it belongs to; what
+ * leads to no memory and starts nothing also in the worker, while it is nobody's.
+ */
 int (linux_kvm_set)(unsigned long scratch, struct file *file, unsigned int kind,
 		    const void *data, ferry_size bytes);
 
@@ -245,9 +248,11 @@ int (linux_kvm_set_field)(unsigned long scratch, struct file *vm, const struct f
 			  unsigned int offset);
 
 /**
- * linux_kvm_adopt - let a VM that is parked belong to the current process
+ * linux_kvm_adopt - let a VM that is parked belong to the current process; in a
+ *		     kernel thread, to nobody for now
  *
- * Not after a state was loaded: then it has to stay where that was done.
+ * Not after a state was loaded that leads to memory: then it has to stay where that
+ * was done.
  *
  * Return: 0; after -ENOMEM or -EINTR it can be tried again, by whoever.
  */
