@@ -206,6 +206,7 @@ Result<void> ferry_luo_file::depend(file *on)
 
 void ferry_luo_file::forget_late_needs()
 {
+	View view{session.view()};
 	// They are the last ones.
 	while (Need *need = needs_.back()) {
 		if (!need->late)

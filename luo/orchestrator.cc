@@ -257,6 +257,8 @@ Result<void> Orchestrator::discard_session(const char (&name)[64])
 	auto finished = session->finish();
 	if (!finished.has_value()) {
 		session->disclaim();
+		// Its deadline was passed over meanwhile.
+		arm();
 		return finished;
 	}
 	log_info("session '%s' is discarded", session->name());
@@ -359,11 +361,10 @@ void Orchestrator::work_ahead()
 void Orchestrator::arm()
 {
 	unsigned long long next = Session::never;
-	{
-		auto sessions = sessions_.lock();
-		for (const Session &session : sessions->incoming)
-			next = std::min(next, session.due());
-	}
+	// To the end, so that of two calls the last one has seen all.
+	auto sessions = sessions_.lock();
+	for (const Session &session : sessions->incoming)
+		next = std::min(next, session.due());
 	if (next == Session::never)
 		return;
 	const unsigned long long now = ferry_now();

@@ -422,6 +422,9 @@ void Session::wait(unsigned long long least_ms)
 void Session::prepare()
 {
 	Lock lock{mutex_};
+	// One that was renewed meanwhile has files of this kernel.
+	if (!incoming())
+		return;
 	for (File &file : files_)
 		file.prepare();
 }

@@ -321,8 +321,9 @@ Result<void> fill(struct file *file, Pages &pages, const ferry_hugetlb &record,
 			return fail(Errno::BadMsg);
 		}
 		if (int err = linux_hugetlb_insert(file, &run)) {
-			log_err("a memfd of hugetlb, of %llu bytes: a page is there twice",
-				record.size);
+			log_err("a memfd of hugetlb, of %llu bytes: a page cannot be put into it "
+				"(%d)",
+				record.size, err);
 			return fail(Errno(-err));
 		}
 		done += static_cast<unsigned long long>(run.count) << run.order;
@@ -331,11 +332,27 @@ Result<void> fill(struct file *file, Pages &pages, const ferry_hugetlb &record,
 	return {};
 }
 
+// The list of what the file had reserved, if nobody took it.
+void give_up_reserved(ferry_node state)
+{
+	const ferry_node node = ferry_child(state, "reserved");
+	ferry_bulk bulk;
+	ferry_runs_in *blob;
+	if (node.offset >= 0 && !ferry_get(node, &ferry_bulk_record, &bulk) &&
+	    !ferry_runs_open(&bulk, "reserved pages", &blob))
+		ferry_runs_close(blob);
+}
+
 Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *self)
 {
 	auto pages = TRY(Pages::open(state));
 	taken = true;
-	const ferry_hugetlb record = TRY(record_of(state));
+	auto read = record_of(state);
+	if (!read.has_value()) {
+		give_up_reserved(state);
+		return fail(read.error());
+	}
+	const ferry_hugetlb record = *read;
 	const linux_shmem_attrs attrs{
 		.size = record.size,
 		.pos = record.pos,
@@ -349,6 +366,8 @@ Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *se
 		result = reserved.load(state, record);
 		if (!result.has_value())
 			linux_shmem_put(file);
+	} else if (result.error() != Errno::NoMem) {
+		give_up_reserved(state);
 	}
 	if (!result.has_value()) {
 		if (result.error() == Errno::NoMem) {
@@ -420,12 +439,7 @@ void finish(ferry_luo_args *args)
 	if (!pages.has_value())
 		log_err("the pages of a memfd of hugetlb that nobody retrieved are lost (%d)",
 			ferry::to_errno(pages));
-	const ferry_node node = ferry_child(args->state, "reserved");
-	ferry_bulk bulk;
-	ferry_runs_in *blob;
-	if (node.offset >= 0 && !ferry_get(node, &ferry_bulk_record, &bulk) &&
-	    !ferry_runs_open(&bulk, "reserved pages", &blob))
-		ferry_runs_close(blob);
+	give_up_reserved(args->state);
 }
 
 constexpr ferry_luo_ops ops{

@@ -633,9 +633,12 @@ int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
 
 	for (i = 0; i < run->count; i++) {
 		folio = folio_at(run, i);
-		if (!hugetlb_adopt_folio(folio))
-			continue;
-		if (err)
+		if (!hugetlb_adopt_folio(folio)) {
+			/* No pool for it, or somebody looks at the page right now. */
+			if (run->order <= MAX_PAGE_ORDER)
+				folio_put(folio);
+			err = err ?: -EIO;
+		} else if (err)
 			folio_put(folio);
 		else
 			err = hugetlb_adopt_to_file(file_inode(file), folio,

@@ -267,7 +267,8 @@ int (linux_hugetlb_create)(const struct linux_shmem_attrs *attrs, unsigned int o
  * Memory is waited for: half a file would be no file.
  *
  * Return: 0, or -EEXIST (the file has such a page already); the file then has
- * the folios up to there, and the others are free pages of the pool.
+ * the folios up to there, and the others are free pages of the pool. -EIO: the pool
+ * could not take one, which is free, or lost where it is larger than the buddy's.
  */
 int (linux_hugetlb_insert)(struct file *file, const struct ferry_run *run);
 

@@ -168,7 +168,7 @@ static void list_interrupts(struct vfio_pci_core_device *core,
 		are->kind = FERRY_VFIO_MSIX;
 		break;
 	}
-	/* Those without an eventfd are not there. */
+	/* Vectors of MSI without an eventfd are not there. */
 	xa_for_each(&core->ctx, vector, ctx)
 		are->vectors[vector / 8] |= 1 << vector % 8;
 }

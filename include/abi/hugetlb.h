@@ -5,7 +5,8 @@
  * that leads to a blob of struct ferry_hugetlb_range.
  *
  * The index of a run, and ranges, count pages of 4 KiB from the start of the
- * file. The folios of all runs are of one size; their flags are zero.
+ * file. The folios of all runs are of one size; of their flags only
+ * FERRY_RUN_DESCENDING may be set.
  */
 #ifndef FERRY_ABI_HUGETLB_H
 #define FERRY_ABI_HUGETLB_H

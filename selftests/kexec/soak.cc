@@ -44,6 +44,7 @@ int64_t of_update(const std::string &key)
 		if (name == key)
 			return value;
 	}
+	ktap::fail(__FILE__, __LINE__, ("no " + key + " of the last update").c_str());
 	return -1;
 }
 

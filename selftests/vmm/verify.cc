@@ -100,8 +100,10 @@ void Check::real_time(const std::string &text)
 			guest_real_ = 0;
 		return;
 	}
+	auto at = text.find("host real=");
 	int64_t host;
-	if (!guest_real_ || std::sscanf(text.c_str(), "host real=%" SCNd64, &host) != 1)
+	if (!guest_real_ || at == std::string::npos ||
+	    std::sscanf(text.c_str() + at, "host real=%" SCNd64, &host) != 1)
 		return;
 	auto behind = host - guest_real_;
 	if (!behind_ || std::abs(behind) < std::abs(*behind_))
@@ -209,6 +211,8 @@ void Check::computation(const Seq &seq)
 bool Check::report()
 {
 	end_of_host();
+	if (lines_ && !behind_at_first_)
+		complain("verify: the clocks of guest and host are never told");
 	if (!lines_)
 		complain("verify: no line of the workload");
 	if (last_due_ > last_ticks_ + ticks_late)
