@@ -1190,7 +1190,7 @@ TEST_F(HugetlbTest, RefusesWhatIsDamaged)
 		{[] { kho.hugetlb->order = 8; }, "another size"},
 		{[] { kho.hugetlb->size += 4096; }, "no number of pages"},
 		{[] { kho.hugetlb.reset(); }, nullptr},
-		{[] { kho.runs[1].index = huge; }, "twice"},
+		{[] { kho.runs[1].index = huge; }, "cannot be put into it"},
 		{[] { kho.blob.resize(20), kho.reserved->bytes = 20; }, "not in order"},
 		{[] { kho.blob[0] = 1; }, "not in order"},
 		{[] { kho.blob[8] = 0, kho.blob[9] = 0; }, "not in order"},
