@@ -267,13 +267,14 @@ void IncomingVm::work_ahead()
 
 void IncomingVm::load_ahead(const ferry_kvm_vcpu &record, Bytes state)
 {
-	const EarlyVcpu *early = find_early(record.id);
+	EarlyVcpu *early = find_early(record.id);
 	if (!early)
 		return;
 	// What does not go is tried again by set_memory(), and told there.
-	(void)in_worker([&](unsigned long scratch) {
+	auto loaded = in_worker([&](unsigned long scratch) {
 		return load_vcpu_ahead(scratch, early->vcpu, record, state);
 	});
+	early->ahead = loaded.has_value();
 }
 
 EarlyVcpu *IncomingVm::find_early(unsigned int number)
@@ -301,19 +302,18 @@ Result<void> IncomingVm::create_vcpus()
 	});
 }
 
-Result<file *> IncomingVm::create_vcpu(unsigned int number)
+Result<void> IncomingVm::create_vcpu(IncomingVcpu &vcpu)
 {
-	file *vcpu;
-	if (EarlyVcpu *early = find_early(number)) {
-		vcpu = std::exchange(early->vcpu, nullptr);
+	if (EarlyVcpu *early = find_early(vcpu.record.id)) {
+		vcpu.vcpu = std::exchange(early->vcpu, nullptr);
+		vcpu.ahead = early->ahead;
 		ferry::List<EarlyVcpu>::remove(*early);
 		ferry::destroy(early);
-		return vcpu;
+		return {};
 	}
-	TRY(in_worker([&](unsigned long) {
-		return check_status(linux_kvm_create_vcpu(vm_, number, &vcpu));
-	}));
-	return vcpu;
+	return in_worker([&](unsigned long) {
+		return check_status(linux_kvm_create_vcpu(vm_, vcpu.record.id, &vcpu.vcpu));
+	});
 }
 
 // The order of the fields is one in which they can be set: irqchips come first.
@@ -514,7 +514,7 @@ Result<void> IncomingVm::load(unsigned long scratch)
 	// Also first: a wall clock, which KVM writes anew with its MSR, goes by it.
 	TRY(check_status(linux_kvm_set_clock(scratch, vm_, clock_at(record_, ferry_tsc()))));
 	for (IncomingVcpu &vcpu : vcpus_) {
-		auto loaded = load_vcpu(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes());
+		auto loaded = load_vcpu(scratch, vcpu);
 		if (!loaded.has_value()) {
 			log_err("vCPU %u cannot be given its state (%d)", vcpu.record.id,
 				ferry::to_errno(loaded));
@@ -524,6 +524,13 @@ Result<void> IncomingVm::load(unsigned long scratch)
 	TRY(load_vm_late(scratch, vm_, state_.bytes()));
 	TRY(load_dirty());
 	return check_status(linux_kvm_set_clock(scratch, vm_, clock_at(record_, ferry_tsc())));
+}
+
+Result<void> IncomingVm::load_vcpu(unsigned long scratch, IncomingVcpu &vcpu)
+{
+	if (!vcpu.ahead)
+		TRY(load_vcpu_ahead(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes()));
+	return load_vcpu_rest(scratch, vcpu.vcpu, vcpu.state.bytes());
 }
 
 Result<void> IncomingVm::load_dirty()
@@ -645,7 +652,8 @@ Result<file *> make_vcpu(ferry_luo_args *args)
 	auto vm = TRY(vm_of(args));
 	Guard guard{vm->mutex};
 	auto vcpu = TRY(taken_vcpu(args));
-	file *its_file = vcpu->vcpu = TRY(vm->create_vcpu(vcpu->record.id));
+	TRY(vm->create_vcpu(*vcpu));
+	file *its_file = vcpu->vcpu;
 	vm->add(std::move(vcpu));
 	return linux_kvm_share(its_file);
 }

@@ -45,6 +45,7 @@ struct IncomingVcpu : ferry::Linked<IncomingVcpu> {
 	ferry_kvm_vcpu record{};
 	Blob state;
 	file *vcpu = nullptr; // with a reference
+	bool ahead = false; // load_vcpu_ahead() is done
 	~IncomingVcpu();
 };
 
@@ -52,6 +53,7 @@ struct IncomingVcpu : ferry::Linked<IncomingVcpu> {
 struct EarlyVcpu : ferry::Linked<EarlyVcpu> {
 	unsigned int number = 0;
 	file *vcpu = nullptr; // with a reference
+	bool ahead = false; // as of an IncomingVcpu
 	~EarlyVcpu();
 };
 
@@ -76,8 +78,8 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 	ferry::Result<void> create();
 	// Its slots refer to what the file needs.
 	ferry::Result<void> load_slots(ferry_luo_file *self);
-	// A vCPU, made ahead or now; with a reference.
-	ferry::Result<file *> create_vcpu(unsigned int number);
+	// Makes it, if that was not done ahead.
+	ferry::Result<void> create_vcpu(IncomingVcpu &vcpu);
 
 	file *vm() const
 	{
@@ -132,6 +134,7 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 	ferry::Result<void> complete(unsigned long scratch, Patience &patience);
 	ferry::Result<void> take_own_slots();
 	ferry::Result<void> load(unsigned long scratch);
+	ferry::Result<void> load_vcpu(unsigned long scratch, IncomingVcpu &vcpu);
 	ferry::Result<void> load_dirty();
 
 	ferry_kvm_vm record_;

@@ -134,7 +134,7 @@ int (linux_kvm_get)(unsigned long scratch, struct file *file, unsigned int kind,
 
 /*
  * Writes one kind of state of a VM that is parked, in the process it belongs to; what
- * leads to no memory and starts nothing also in the worker, while it is nobody's.
+ * leads to no memory, as all of a vCPU's, also in the worker, while it is nobody's.
  */
 int (linux_kvm_set)(unsigned long scratch, struct file *file, unsigned int kind,
 		    const void *data, ferry_size bytes);
@@ -279,7 +279,7 @@ int (linux_kvm_make_own_slot)(struct kvm *kvm, const struct linux_kvm_own_slot *
 /* Features and MCE banks of a vCPU, before its states. */
 int (linux_kvm_configure_vcpu)(unsigned long scratch, struct file *vcpu,
 			       const struct ferry_kvm_vcpu *want);
-/* Its time-stamp counter, before those of its states that are deadlines. */
+/* Its time-stamp counter, before those of its states that are deadlines; where states are. */
 int (linux_kvm_set_tsc)(unsigned long scratch, struct file *vcpu,
 			const struct ferry_kvm_vcpu *want);
 

@@ -160,14 +160,9 @@ bool is_deadline(unsigned int index)
 	return index == msr_tsc_deadline;
 }
 
-bool is_no_deadline(unsigned int index)
-{
-	return index != msr_tsc_deadline;
-}
-
-// Does an MSR neither start a timer nor point into the guest's memory? Those of KVM
-// (Documentation/virt/kvm/x86/msr.rst) and of Hyper-V may.
-bool refers_to_nothing(unsigned int index)
+// May an MSR point into the guest's memory, or start a timer that goes by what is
+// there? Those of KVM (Documentation/virt/kvm/x86/msr.rst) and of Hyper-V may.
+bool refers_to_memory(unsigned int index)
 {
 	constexpr unsigned int of_kvm_first = 0x4b564d00;
 	constexpr unsigned int of_kvm_last = 0x4b564dff;
@@ -175,9 +170,14 @@ bool refers_to_nothing(unsigned int index)
 	constexpr unsigned int of_hyperv_last = 0x400001ff;
 	constexpr unsigned int old_wall_clock = 0x11;
 	constexpr unsigned int old_system_time = 0x12;
-	return index != old_wall_clock && index != old_system_time && !is_deadline(index) &&
-	       !(index >= of_kvm_first && index <= of_kvm_last) &&
-	       !(index >= of_hyperv_first && index <= of_hyperv_last);
+	return index == old_wall_clock || index == old_system_time ||
+	       (index >= of_kvm_first && index <= of_kvm_last) ||
+	       (index >= of_hyperv_first && index <= of_hyperv_last);
+}
+
+bool refers_to_nothing(unsigned int index)
+{
+	return !refers_to_memory(index) && !is_deadline(index);
 }
 
 // The list of KVM_GET_MSR_INDEX_LIST leaves out what each VMM is expected to know:
@@ -408,27 +408,8 @@ Result<void> check_vcpu(Bytes blob)
 // mode and the counter; and INIT-received the LAPIC. REGS drop an exception that
 // is pending, and nested state an interrupt shadow: so EVENTS come after them; but
 // nested state wants to know of SMM, which is in EVENTS: so they come twice.
-// (Documentation/virt/kvm/api.rst says some of it.)
-Result<void> load_vcpu(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record, Bytes blob)
-{
-	VcpuIndex index;
-	TRY(index.build(blob));
-	MsrLoad msrs;
-	TRY(msrs.prepare(index[FERRY_KVM_MSRS]));
-
-	TRY(load(scratch, vcpu, FERRY_KVM_CPUID, index[FERRY_KVM_CPUID]));
-	TRY(check_status(linux_kvm_configure_vcpu(scratch, vcpu, &record)));
-	TRY(load(scratch, vcpu, FERRY_KVM_SREGS, index[FERRY_KVM_SREGS]));
-	TRY(msrs.write(scratch, vcpu, is_no_deadline));
-	TRY(check_status(linux_kvm_set_tsc(scratch, vcpu, &record)));
-	TRY(load(scratch, vcpu, FERRY_KVM_ONE_REGS, index[FERRY_KVM_ONE_REGS]));
-	for (unsigned int kind :
-	     {FERRY_KVM_XCRS, FERRY_KVM_XSAVE, FERRY_KVM_LAPIC, FERRY_KVM_EVENTS, FERRY_KVM_REGS,
-	      FERRY_KVM_NESTED, FERRY_KVM_EVENTS, FERRY_KVM_DEBUGREGS, FERRY_KVM_MP_STATE})
-		TRY(load(scratch, vcpu, kind, index[kind]));
-	return msrs.write(scratch, vcpu, is_deadline);
-}
-
+// (Documentation/virt/kvm/api.rst says some of it.) What nested state says of the
+// guest's memory KVM looks for at the next KVM_RUN only.
 Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 			     Bytes blob)
 {
@@ -441,8 +422,22 @@ Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_
 	TRY(check_status(linux_kvm_configure_vcpu(scratch, vcpu, &record)));
 	TRY(load(scratch, vcpu, FERRY_KVM_SREGS, index[FERRY_KVM_SREGS]));
 	TRY(msrs.write(scratch, vcpu, refers_to_nothing));
-	TRY(load(scratch, vcpu, FERRY_KVM_XCRS, index[FERRY_KVM_XCRS]));
-	return load(scratch, vcpu, FERRY_KVM_XSAVE, index[FERRY_KVM_XSAVE]);
+	TRY(check_status(linux_kvm_set_tsc(scratch, vcpu, &record)));
+	for (unsigned int kind :
+	     {FERRY_KVM_ONE_REGS, FERRY_KVM_XCRS, FERRY_KVM_XSAVE, FERRY_KVM_LAPIC,
+	      FERRY_KVM_EVENTS, FERRY_KVM_REGS, FERRY_KVM_NESTED, FERRY_KVM_EVENTS,
+	      FERRY_KVM_DEBUGREGS, FERRY_KVM_MP_STATE})
+		TRY(load(scratch, vcpu, kind, index[kind]));
+	return msrs.write(scratch, vcpu, is_deadline);
+}
+
+Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Bytes blob)
+{
+	VcpuIndex index;
+	TRY(index.build(blob));
+	MsrLoad msrs;
+	TRY(msrs.prepare(index[FERRY_KVM_MSRS]));
+	return msrs.write(scratch, vcpu, refers_to_memory);
 }
 
 // ---- a VM ----

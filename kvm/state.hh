@@ -100,15 +100,15 @@ ferry::Result<void> read_vcpu(unsigned long scratch, file *vcpu, Sections &secti
 // Checks the form of a blob of a vCPU: each kind known, and there once at most.
 ferry::Result<void> check_vcpu(Bytes blob);
 
-// Gives a vCPU of a VM without memory what refers to none, of the blob, which is
-// checked: so that load_vcpu(), which loads all, has less to change. In a worker.
+// Gives a vCPU what refers to no memory, of the blob, which is checked: its VM need
+// not have any yet. Nothing of that changes until the vCPU runs. In a worker, or in
+// the process that the VM belongs to.
 ferry::Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 				    Bytes blob);
 
-// Gives a vCPU all that is in the blob, which is checked; in the process that the
-// VM belongs to. Its memory has to be there: some registers point into it.
-ferry::Result<void> load_vcpu(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
-			      Bytes blob);
+// Gives it the rest; in the process that the VM belongs to. Its memory has to be
+// there: some registers point into it.
+ferry::Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Bytes blob);
 
 // ---- a VM ----
 

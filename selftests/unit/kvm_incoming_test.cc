@@ -218,10 +218,13 @@ TEST_F(KvmIncoming, IsMadeAheadWithItsVcpus)
 	work_ahead = true;
 	carry();
 	EXPECT_GT(fake::background_asked, 0u);
-	// Of the vCPUs what leads to no memory; the other MSRs come with it.
-	const std::string ahead = "set 68, set 69, set 9, configure vcpu 0, set 2, msrs 174=1000, "
-				  "set 4, set 3, set 9, configure vcpu 5, set 2, msrs 174=1001, "
-				  "set 4, set 3";
+	// Of the vCPUs what leads to no memory: all but some MSRs.
+	const std::string ahead =
+		"set 68, set 69, "
+		"set 9, configure vcpu 0, set 2, msrs 174=1000, tsc, set 4, set 3, set 5, set 6, set 1, "
+		"set 10, set 6, set 7, set 8, msrs 6e0=2000, "
+		"set 9, configure vcpu 5, set 2, msrs 174=1001, tsc, set 4, set 3, set 5, set 6, set 1, "
+		"set 10, set 6, set 7, set 8, msrs 6e0=2001";
 	EXPECT_EQ(writes(), ahead);
 	auto before = fake::counters();
 	EXPECT_EQ(before["VMs"], 1);
@@ -231,7 +234,10 @@ TEST_F(KvmIncoming, IsMadeAheadWithItsVcpus)
 	EXPECT_EQ(writes(), ahead + ", slot 1");
 	map_ram();
 	map_gmem();
+	host.trace.clear();
 	EXPECT_EQ(set_memory(ram_slots()), 0) << fake::log_text();
+	EXPECT_EQ(writes(), "slot 0, slot 2, clock, set 66, set 67, dirty 2, clock, unpark")
+		<< "nothing of a vCPU once more";
 	expect_machine();
 	EXPECT_EQ(finish(session), 0);
 }

@@ -145,7 +145,7 @@ int check_use(unsigned long scratch, const Vm &vm, const char *what)
 }
 
 // A state is written: an error, or 0. Before a VM is anybody's, only what is `mere`:
-// it leads to no memory, and nothing begins with it.
+// it leads to no memory, and to no other object.
 int check_write(unsigned long scratch, const Vm &vm, const char *what, bool mere = false)
 {
 	if (vm.process != here() && !(mere && in_worker && vm.process == nobody))
@@ -153,16 +153,16 @@ int check_write(unsigned long scratch, const Vm &vm, const char *what, bool mere
 	return check_use(scratch, vm, what);
 }
 
+// All of a vCPU's; irqchips reach for the vCPUs.
 bool is_mere(unsigned int kind)
 {
-	return kind == FERRY_KVM_CPUID || kind == FERRY_KVM_SREGS || kind == FERRY_KVM_XCRS ||
-	       kind == FERRY_KVM_XSAVE;
+	return kind < FERRY_KVM_PIC_MASTER;
 }
 
-// Clocks of KVM and of Hyper-V, and deadlines, are not.
+// Clocks of KVM and of Hyper-V are not.
 bool is_mere_msr(unsigned int index)
 {
-	return index != 0x11 && index != 0x12 && index != 0x6e0 && index >> 8 != 0x4b564d &&
+	return index != 0x11 && index != 0x12 && index >> 8 != 0x4b564d &&
 	       index >> 12 != 0x40000;
 }
 
@@ -869,7 +869,7 @@ int linux_kvm_configure_vcpu(unsigned long scratch, struct file *file,
 
 int linux_kvm_set_tsc(unsigned long scratch, struct file *file, const struct ferry_kvm_vcpu *want)
 {
-	if (int err = check_write(scratch, vm_of(file), "linux_kvm_set_tsc"))
+	if (int err = check_write(scratch, vm_of(file), "linux_kvm_set_tsc", true))
 		return err;
 	traced("tsc");
 	ferry_kvm_vcpu &is = vcpu_of(file).is;
