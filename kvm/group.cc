@@ -135,7 +135,10 @@ Result<void> Group::freeze()
 	Guard guard{groups->mutex};
 	if (!frozen_) {
 		TRY(stop());
-		ferry::Undo resume{[this] { linux_kvm_resume(kvm_); }};
+		ferry::Undo resume{[this] {
+			drop_vcpus();
+			linux_kvm_resume(kvm_);
+		}};
 		TRY(read());
 		resume.dismiss();
 	}
@@ -152,15 +155,27 @@ Result<void> Group::read()
 		return {};
 	return in_worker([this](unsigned long scratch) -> Result<void> {
 		TRY(check_status(linux_kvm_get_clock(scratch, vm_, &clock_, &tsc_)));
-		return read_vm(scratch, vm_, state_);
+		TRY(read_vm(scratch, vm_, state_));
+		Sections sections;
+		for (Vcpu &vcpu : vcpus_)
+			TRY(vcpu.read(scratch, sections));
+		return {};
 	});
+}
+
+void Group::drop_vcpus()
+{
+	for (Vcpu &vcpu : vcpus_)
+		vcpu.drop();
 }
 
 void Group::unfreeze()
 {
 	Guard guard{groups->mutex};
-	if (!--frozen_)
-		linux_kvm_resume(kvm_);
+	if (--frozen_)
+		return;
+	drop_vcpus();
+	linux_kvm_resume(kvm_);
 }
 
 // Nobody new gets at a vCPU of a VM that is frozen. So those that are on their way
@@ -274,25 +289,23 @@ Result<void> Vcpu::freeze(ferry_luo_file *self)
 		return fail(Errno::NoEnt);
 	}
 	TRY(check_status(ferry_luo_depend(self, vm)));
-	TRY(read());
 	state_.tell_usage(self);
 	resume.dismiss();
 	frozen_ = true;
 	return {};
 }
 
-Result<void> Vcpu::read()
+Result<void> Vcpu::read(unsigned long scratch, Sections &unused)
 {
-	Sections sections;
-	TRY(in_worker([&](unsigned long scratch) { return read_vcpu(scratch, file_, sections); }));
+	unused.clear();
+	TRY(read_vcpu(scratch, file_, unused));
 	linux_kvm_vcpu_look(file_, &record_);
-	return state_.save(owner_, sections.bytes());
+	return state_.save(owner_, unused.bytes());
 }
 
 void Vcpu::unfreeze()
 {
 	frozen_ = false;
-	state_.drop();
 	group_->unfreeze();
 }
 

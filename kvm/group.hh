@@ -25,8 +25,8 @@ class Gmem;
  * from then on its ioctls fail, and interrupts wait. It goes on with the last one
  * that is unfrozen.
  *
- * What its files have in common is read at that moment, before any of its vCPUs:
- * an interrupt goes from an irqchip to a LAPIC, and never back.
+ * All states are read at that moment, those of the VM before any of its vCPUs: an
+ * interrupt goes from an irqchip to a LAPIC, and never back.
  *
  * Locks, outermost first:
  *
@@ -85,6 +85,7 @@ class Group : public ferry::Linked<Group> {
     private:
 	ferry::Result<void> stop();
 	ferry::Result<void> read();
+	void drop_vcpus();
 	linux_kvm_vcpus settle(unsigned int &waited, unsigned int &vcpu);
 
 	struct kvm *kvm_;
@@ -165,14 +166,19 @@ class Vcpu : public ferry::Linked<Vcpu> {
 	void unfreeze();
 	ferry::Result<void> save(ferry_writer *writer);
 
+	// Its group's: reads its state, and preserves it; in a worker.
+	ferry::Result<void> read(unsigned long scratch, Sections &unused);
+	void drop()
+	{
+		state_.drop();
+	}
+
 	unsigned int number() const
 	{
 		return record_.id;
 	}
 
     private:
-	ferry::Result<void> read();
-
 	file *file_;
 	Membership group_;
 	ferry_owner *owner_;

@@ -102,7 +102,8 @@ void (linux_kvm_sleep)(unsigned int milliseconds);
  * table of routes may be larger (KVM_MAX_IRQ_ROUTES).
  */
 #define LINUX_KVM_SCRATCH_BYTES	0x40000
-#define LINUX_KVM_STATE_BYTES	0x10000
+/* CPUID has 10 KiB at the most, XSAVE with tiles 11, nested state of VMX 8. */
+#define LINUX_KVM_STATE_BYTES	0x4000
 
 /**
  * linux_kvm_in_worker - call in a kernel thread with an address space of its own
@@ -124,8 +125,8 @@ void (linux_kvm_scratch_unmap)(unsigned long scratch);
  * @file: a vCPU, or a VM, as the kind wants
  * @kind: enum ferry_kvm_kind, but for MSRS, SLOT, DIRTY and VCPUS
  * @data: in the format of the section
- * @room: of @data, in bytes; LINUX_KVM_STATE_BYTES is enough for all but ROUTING,
- *        LINUX_KVM_SCRATCH_BYTES for that
+ * @room: of @data, in bytes; LINUX_KVM_STATE_BYTES is enough for nearly all,
+ *        LINUX_KVM_SCRATCH_BYTES for ROUTING and MSR_FILTER
  *
  * Return: bytes, or 0: it has no such state; what KVM says.
  */

@@ -28,7 +28,9 @@ Result<void *> Sections::reserve(std::size_t most)
 {
 	const std::size_t wanted = size_ + sizeof(ferry_kvm_section) + align8(most);
 	if (wanted > room_) {
-		const std::size_t room = std::max(2 * room_, wanted);
+		// So that the states of a vCPU fit at once.
+		constexpr std::size_t first = 0x10000;
+		const std::size_t room = std::max({2 * room_, wanted, first});
 		auto *data = static_cast<unsigned char *>(ferry_alloc(room));
 		if (!data)
 			return fail(Errno::NoMem);
@@ -121,8 +123,8 @@ Result<void> read(unsigned long scratch, file *of, unsigned int kind, Sections &
 {
 	std::size_t room = LINUX_KVM_STATE_BYTES;
 	auto bytes = check(linux_kvm_get(scratch, of, kind, TRY(sections.reserve(room)), room));
-	// Routes are few, as a rule; and so much memory takes its time.
-	if (kind == FERRY_KVM_ROUTING && !bytes.has_value() && bytes.error() == Errno::TooBig) {
+	// Few are larger; and so much memory takes its time.
+	if (!bytes.has_value() && bytes.error() == Errno::TooBig) {
 		room = LINUX_KVM_SCRATCH_BYTES;
 		bytes = check(linux_kvm_get(scratch, of, kind, TRY(sections.reserve(room)), room));
 	}
