@@ -11,9 +11,9 @@ import re
 import sys
 
 # Those of both ways; and who works in one. What is not in the second and third line is the VMM's.
-STAGES = ("pause", "save", "read", "console", "freeze", "kexec", "kernel", "init", "start", "memory", "machine",
-          "load", "devices", "run")
-CARRY = ("freeze", "read", "machine", "memory", "load")
+STAGES = ("pause", "save", "read", "console", "freeze", "files", "kexec", "kernel", "init", "start", "memory",
+          "machine", "load", "devices", "run")
+CARRY = ("freeze", "files", "read", "machine", "memory", "load")
 KERNEL = ("kexec", "kernel", "init")
 COLOURS = {"the VMM": "#4c78a8", "the guest's state and memory": "#e45756", "the kernels": "#bab0ac"}
 

@@ -2,12 +2,14 @@
 #include "selftests/vmm/update.hh"
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <vector>
 
+#include <linux/liveupdate_ferry.h>
 #include <linux/reboot.h>
 #include <sys/syscall.h>
 #include <termios.h>
@@ -142,7 +144,7 @@ std::uint64_t init_ns()
 	return 0;
 }
 
-// How long files were frozen and read before the kexec; mainline's live update does not tell.
+// How long the freeze before the kexec took; mainline's live update does not tell.
 std::optional<std::uint64_t> freeze_ns()
 {
 	std::ifstream file("/sys/kernel/debug/ferry/update");
@@ -152,6 +154,26 @@ std::optional<std::uint64_t> freeze_ns()
 			return value;
 	}
 	return std::nullopt;
+}
+
+// And of that, how long the VM and its vCPUs took, where they were preserved.
+Result<std::uint64_t> machine_freeze_ns(const liveupdate::Session &session)
+{
+	const std::string name = TRY("its name", session.name());
+	auto device = TRY("/dev/liveupdate", open_device());
+	std::array<liveupdate_ferry_file, token::vcpus> files{};
+	liveupdate_ferry_list_files arg{};
+	arg.entry_size = sizeof(files[0]);
+	arg.nr = static_cast<std::uint32_t>(files.size());
+	arg.entries = reinterpret_cast<std::uintptr_t>(files.data());
+	arg.flags = LIVEUPDATE_FERRY_INCOMING;
+	std::memcpy(arg.name, name.data(), std::min(name.size(), sizeof(arg.name) - 1));
+	TRY("list files", liveupdate::call(device.get(), LIVEUPDATE_FERRY_LIST_FILES, arg));
+	std::uint64_t ns = 0;
+	for (const auto &file : std::span(files).first(std::min<std::size_t>(arg.nr, files.size())))
+		if (file.token == token::vm || file.token >= token::vcpus)
+			ns += file.freeze_ns;
+	return ns;
 }
 
 double ms(std::uint64_t ticks, const Times &times)
@@ -180,31 +202,36 @@ const char *const stages[][2] = {
 	{"run", "vCPU threads, until the first exit"},
 };
 
-// What was between the two kernels' parts of this VMM. `now`: of the host's counter.
-std::vector<Row> rows_of_boot(const Times &times, std::uint64_t jump, std::uint64_t start)
+// What was between the two kernels' parts of this VMM.
+std::vector<Row> rows_of_boot(const Times &times, std::uint64_t jump, std::uint64_t start,
+			      std::uint64_t machine_ns)
 {
 	// This kernel's clock began at 0.
 	std::uint64_t now = __rdtsc(), ns = clock_ns();
 	auto ticks = [&](std::uint64_t of_ns) { return of_ns * times.khz / 1'000'000; };
 	std::uint64_t zero = now - ticks(ns), init = zero + ticks(init_ns());
 	std::vector<Row> rows;
-	if (auto frozen = freeze_ns())
-		rows.push_back(
-			{"freeze", "all files, and read their state", jump + ticks(*frozen)});
+	if (auto frozen = freeze_ns()) {
+		if (machine_ns)
+			rows.push_back({"freeze", "KVM's state, in the kernel",
+					jump + ticks(machine_ns)});
+		rows.push_back({"files", "freeze the others, and the session",
+				jump + ticks(*frozen)});
+	}
 	rows.push_back({"kexec", "until the new kernel's time 0", zero});
 	rows.push_back({"kernel", "until it starts init", init});
 	rows.push_back({"init", "and modules, until this VMM", start});
 	return rows;
 }
 
-std::vector<Row> rows_of(const Times &times)
+std::vector<Row> rows_of(const Times &times, std::uint64_t machine_ns)
 {
 	std::vector<Row> rows;
 	std::uint64_t last = times.begin;
 	for (const auto &lap : std::span(times.laps, std::min(times.nr, Times::max_laps))) {
 		auto [name, text] = stages[static_cast<std::size_t>(lap.stage)];
 		if (lap.stage == Stage::boot)
-			std::ranges::move(rows_of_boot(times, last, lap.end),
+			std::ranges::move(rows_of_boot(times, last, lap.end, machine_ns),
 					  std::back_inserter(rows));
 		else
 			rows.push_back({name, text, lap.end});
@@ -214,7 +241,7 @@ std::vector<Row> rows_of(const Times &times)
 }
 
 // scripts/gap.py reads it, too.
-void say_report(const Times &times)
+void say_report(const Times &times, std::uint64_t machine_ns)
 {
 	char text[160];
 	std::snprintf(text, sizeof(text),
@@ -223,7 +250,7 @@ void say_report(const Times &times)
 		      1000 * ms(times.guest_after - times.guest_before, times));
 	say(text);
 	std::uint64_t last = times.begin;
-	for (const Row &row : rows_of(times)) {
+	for (const Row &row : rows_of(times, machine_ns)) {
 		std::snprintf(text, sizeof(text), "  %-8s %10.2f ms, at %10.2f ms  %s", row.name,
 			      ms(row.end - last, times), ms(last - times.begin, times), row.what);
 		say(text);
@@ -381,9 +408,12 @@ Result<> continue_and_report(Arrival &arrival)
 {
 	arrival.machine->vcpus().start();
 	arrival.times.end(Stage::run, wait_for_exit(*arrival.machine));
+	// The guest runs: it is only that there is less to tell.
+	const std::uint64_t machine_ns =
+		freeze_ns() ? machine_freeze_ns(arrival.session).value_or(0) : 0;
 	TRY("finish the session", arrival.session.finish());
 	arrival.session.close();
-	say_report(arrival.times);
+	say_report(arrival.times, machine_ns);
 	return {};
 }
 
