@@ -80,6 +80,10 @@ soak: modules ## what takes long: 50 updates in a row, on FLAVOUR=base|debug
 style: ## is the code formatted, and are the scripts clean?
 	@scripts/deps && scripts/style
 
+tidy: ## clang-tidy, on the modules' C++
+	@scripts/deps
+	@$(MAKE) -C selftests/unit tidy BUILD="$(BUILD)/unit" -j"$$(nproc)"
+
 # --- clean -----------------------------------------------------------------------------------------
 
 clean: ## remove what was built here
@@ -92,4 +96,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo; scripts/kernel help | sed -n '/^environment/,$$p'
 
-.PHONY: modules tools install uninstall deb kernel demo bench vm check unit fuzz kselftest soak style clean clean-cache help
+.PHONY: modules tools install uninstall deb kernel demo bench vm check unit fuzz kselftest soak style tidy clean clean-cache help

@@ -11,7 +11,6 @@
 #include "kvm/gmem.hh"
 #include "kvm/worker.hh"
 
-using ferry::check;
 using ferry::check_status;
 using ferry::Errno;
 using ferry::fail;

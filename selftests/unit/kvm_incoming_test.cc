@@ -219,12 +219,13 @@ TEST_F(KvmIncoming, IsMadeAheadWithItsVcpus)
 	carry();
 	EXPECT_GT(fake::background_asked, 0u);
 	// Of the vCPUs what leads to no memory: all but some MSRs.
-	const std::string ahead =
-		"set 68, set 69, "
-		"set 9, configure vcpu 0, set 2, msrs 174=1000, tsc, set 4, set 3, set 5, set 6, set 1, "
-		"set 10, set 6, set 7, set 8, msrs 6e0=2000, "
-		"set 9, configure vcpu 5, set 2, msrs 174=1001, tsc, set 4, set 3, set 5, set 6, set 1, "
-		"set 10, set 6, set 7, set 8, msrs 6e0=2001";
+	const std::string ahead = "set 68, set 69, "
+				  "set 9, configure vcpu 0, set 2, msrs 174=1000, tsc, set 4, set "
+				  "3, set 5, set 6, set 1, "
+				  "set 10, set 6, set 7, set 8, msrs 6e0=2000, "
+				  "set 9, configure vcpu 5, set 2, msrs 174=1001, tsc, set 4, set "
+				  "3, set 5, set 6, set 1, "
+				  "set 10, set 6, set 7, set 8, msrs 6e0=2001";
 	EXPECT_EQ(writes(), ahead);
 	auto before = fake::counters();
 	EXPECT_EQ(before["VMs"], 1);

@@ -213,10 +213,10 @@ std::vector<Row> rows_of_boot(const Times &times, std::uint64_t jump, std::uint6
 	std::vector<Row> rows;
 	if (auto frozen = freeze_ns()) {
 		if (machine_ns)
-			rows.push_back({"freeze", "KVM's state, in the kernel",
-					jump + ticks(machine_ns)});
-		rows.push_back({"files", "freeze the others, and the session",
-				jump + ticks(*frozen)});
+			rows.push_back(
+				{"freeze", "KVM's state, in the kernel", jump + ticks(machine_ns)});
+		rows.push_back(
+			{"files", "freeze the others, and the session", jump + ticks(*frozen)});
 	}
 	rows.push_back({"kexec", "until the new kernel's time 0", zero});
 	rows.push_back({"kernel", "until it starts init", init});

@@ -162,8 +162,7 @@ bool is_mere(unsigned int kind)
 // Clocks of KVM and of Hyper-V are not.
 bool is_mere_msr(unsigned int index)
 {
-	return index != 0x11 && index != 0x12 && index >> 8 != 0x4b564d &&
-	       index >> 12 != 0x40000;
+	return index != 0x11 && index != 0x12 && index >> 8 != 0x4b564d && index >> 12 != 0x40000;
 }
 
 } // namespace
