@@ -398,21 +398,19 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return huge_page_order(hstate_file(file));
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
-{
-	unsigned int order = linux_hugetlb_order(file), nr = 0;
-	unsigned long at = first >> order, end;
+static_assert(sizeof(struct linux_extent) == sizeof(struct hugetlb_range));
 
-	while (nr < max && hugetlb_next_reserved(file_inode(file), at, &at, &end)) {
-		if (nr && extent[nr - 1].end == (u64)at << order) {
-			extent[nr - 1].end = (u64)end << order;
-		} else {
-			extent[nr].first = (u64)at << order;
-			extent[nr++].end = (u64)end << order;
-		}
-		at = end;
-		cond_resched();
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
+{
+	unsigned int order = linux_hugetlb_order(file);
+	struct hugetlb_range *range = (struct hugetlb_range *)extent;
+	unsigned long nr, i;
+
+	nr = hugetlb_reserved(file_inode(file), range, max);
+	for (i = 0; i < min(nr, max); i++) {
+		range[i].first <<= order;
+		range[i].end <<= order;
 	}
 	return nr;
 }
@@ -430,8 +428,8 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return 0;
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
 {
 	return 0;
 }
@@ -599,7 +597,10 @@ void linux_shmem_free(const struct ferry_run *run)
 
 	/* A folio of hugetlb, where damaged data says that it is a shmem file's. */
 	if (run->order > MAX_PAGE_ORDER) {
-		linux_hugetlb_free(run);
+		i = linux_hugetlb_free(run);
+		if (i)
+			pr_err_ratelimited("there is no pool for %u pages of order %u\n", i,
+					   run->order);
 		return;
 	}
 	for (i = 0; i < run->count; i++) {

@@ -163,14 +163,15 @@ unsigned int (linux_hugetlb_order)(struct file *file);
 
 /**
  * linux_hugetlb_reserved - find what has pages, or a right to pages of the pool
- * @first:  page to begin at
- * @extent: the extents, ascending and not touching each other
- * @max:    length of @extent, at least 1
+ * @extent: the extents, ascending
+ * @max:    length of @extent
  *
- * Return: extents found. @max: there may be more, from the last one's end on.
+ * hugetlb_reserved().
+ *
+ * Return: how many there are. More than @max: @extent has the first ones only.
  */
-unsigned int (linux_hugetlb_reserved)(struct file *file, unsigned long long first,
-				      struct linux_extent *extent, unsigned int max);
+unsigned long (linux_hugetlb_reserved)(struct file *file, struct linux_extent *extent,
+				       unsigned long max);
 
 /**
  * linux_hugetlb_tell - tell the next kernel's boot of folios that come, or do not

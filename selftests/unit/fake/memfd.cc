@@ -428,15 +428,12 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return Shmem::of(file).huge_order;
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
 {
-	unsigned int nr = 0;
-	for (auto &range : Shmem::of(file).reserved) {
-		if (range.end > first && nr < max)
-			extent[nr++] = {std::max(range.first, first), range.end};
-	}
-	return nr;
+	const auto &reserved = Shmem::of(file).reserved;
+	std::copy_n(reserved.begin(), std::min<std::size_t>(max, reserved.size()), extent);
+	return reserved.size();
 }
 
 int linux_hugetlb_tell(const struct ferry_run *run, bool come)
