@@ -115,13 +115,28 @@ void (linux_shmem_keep)(struct file *file, unsigned long long first, unsigned lo
 #define LINUX_SHMEM_BATCH	512
 
 /**
+ * struct linux_shmem_stretch - folios of a batch that follow each other in the file
+ * @index: place of the first one in the file
+ * @nr:    folios; their page frames follow each other in the batch
+ * @order: of each
+ * @flags: FERRY_MEMFD_*
+ */
+struct linux_shmem_stretch {
+	unsigned long long index;
+	unsigned int nr;
+	unsigned short order;
+	unsigned short flags;
+};
+
+/**
  * struct linux_shmem_batch - folios that linux_shmem_pin() found
- * @run:   what they are, with FERRY_MEMFD_* flags; folios that follow each other
- *         are one run
- * @folio: for linux.c
+ * @pfn:     first page frame of each
+ * @stretch: what they are
+ * @folio:   for linux.c
  */
 struct linux_shmem_batch {
-	struct ferry_run run[LINUX_SHMEM_BATCH];
+	unsigned long long pfn[LINUX_SHMEM_BATCH];
+	struct linux_shmem_stretch stretch[LINUX_SHMEM_BATCH];
 	struct folio *folio[LINUX_SHMEM_BATCH];
 };
 
@@ -140,17 +155,17 @@ struct linux_shmem_batch {
  * A folio that is not up to date (allocated, and never written) is zeroed, and
  * has FERRY_MEMFD_UNWRITTEN.
  *
- * Return: runs of folios pinned; 0: there are none in the range; -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
+ * Return: stretches of folios pinned; 0: there are none in the range; -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
  */
 int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long long end,
 		      struct linux_shmem_batch *batch);
 
-/* Unpins each folio of a run, which nobody preserves. */
-void (linux_shmem_unpin)(const struct ferry_run *run);
+/* Unpins folios, which nobody preserves. */
+void (linux_shmem_unpin)(const unsigned long long *pfn, unsigned int nr);
 
 /*
- * Unpins each folio that lies in a range, all of which are pinned. Where a run
- * was preserved this is the one to call: the preservation has to end first, and
+ * Unpins each folio that lies in a range, all of which are pinned. Where they
+ * were preserved this is the one to call: the preservation has to end first, and
  * then its runs are gone.
  */
 void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,

@@ -72,7 +72,8 @@ class Memfd {
 	ferry::Result<void> catch_up();
 	ferry::Result<void> record(const Extent &piece);
 	ferry::Result<void> record_batch(unsigned int nr);
-	ferry::Result<void> append(const ferry_run *run, unsigned int nr, unsigned int &done);
+	ferry::Result<void> append(const linux_shmem_stretch &stretch,
+				   const unsigned long long *pfn, unsigned int &done);
 	unsigned long long recorded() const;
 	void tell_usage() const;
 

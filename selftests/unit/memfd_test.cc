@@ -133,11 +133,13 @@ int ferry_runs_append(struct ferry_runs *runs, const struct ferry_run *run)
 	return 0;
 }
 
-int ferry_runs_append_many(struct ferry_runs *runs, const struct ferry_run *run, unsigned int nr,
-			   unsigned int *done)
+int ferry_runs_append_folios(struct ferry_runs *runs, const struct ferry_folios *folios,
+			     unsigned int *done)
 {
-	for (*done = 0; *done < nr; ++*done) {
-		if (int err = ferry_runs_append(runs, &run[*done]))
+	for (*done = 0; *done < folios->nr; ++*done) {
+		const Index index = folios->index + (Index(*done) << folios->order);
+		ferry_run run{folios->pfn[*done], index, 1, folios->order, folios->flags};
+		if (int err = ferry_runs_append(runs, &run))
 			return err;
 	}
 	return 0;

@@ -247,6 +247,7 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		shmem.meanwhile(shmem);
 
 	int nr = 0;
+	unsigned int folios = 0;
 	for (Index index = first; index < end && index * 4096 < shmem.size;) {
 		Folio *folio = shmem.at(index);
 		if (!folio) {
@@ -257,8 +258,7 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 			continue;
 		}
 		if (folio->poisoned) {
-			while (nr--)
-				linux_shmem_unpin(&batch->run[nr]);
+			linux_shmem_unpin(batch->pfn, folios);
 			return -EHWPOISON;
 		}
 		if (!shmem.held || folio->dirty || folio->swapped)
@@ -274,37 +274,28 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 			flags = FERRY_MEMFD_UNWRITTEN;
 		}
 		unsigned short order = static_cast<unsigned short>(folio->order);
-		ferry_run *last = nr ? &batch->run[nr - 1] : nullptr;
-		constexpr unsigned short descends = FERRY_RUN_DESCENDING;
-		if (last && last->index + (static_cast<Index>(last->count) << last->order) != start)
-			last = nullptr;
-		if (last && last->order == order && last->flags == flags &&
-		    last->pfn + (static_cast<Index>(last->count) << order) == folio->pfn) {
-			++last->count;
-		} else if (last && last->order == order &&
-			   last->flags == (last->count == 1 ? flags : flags | descends) &&
-			   folio->pfn + size_of(*folio) == last->pfn) {
-			last->pfn = folio->pfn;
-			last->flags |= descends;
-			++last->count;
-		} else {
-			batch->run[nr++] = {folio->pfn, start, 1, order, flags};
+		linux_shmem_stretch *last = nr ? &batch->stretch[nr - 1] : nullptr;
+		if (!last || last->index + (Index{last->nr} << last->order) != start ||
+		    last->order != order || last->flags != flags) {
+			last = &batch->stretch[nr++];
+			*last = {start, 0, order, flags};
 		}
+		++last->nr;
+		batch->pfn[folios++] = folio->pfn;
 		index = start + size_of(*folio);
-		if (nr == LINUX_SHMEM_BATCH)
+		if (folios == LINUX_SHMEM_BATCH)
 			break;
 	}
 	return nr;
 }
 
-void linux_shmem_unpin(const struct ferry_run *run)
+void linux_shmem_unpin(const unsigned long long *pfn, unsigned int nr)
 {
-	for (unsigned int i = 0; i < run->count; ++i) {
-		Folio *folio = shmem_folio(run->pfn + (static_cast<Index>(i) << run->order));
-		if (!folio || folio->order != run->order)
-			bug("a folio is unpinned that is not there");
-		else
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (Folio *folio = shmem_folio(pfn[i]))
 			unpin(*folio);
+		else
+			bug("a folio is unpinned that is not there");
 	}
 }
 
