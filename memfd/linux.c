@@ -370,6 +370,58 @@ void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsign
 	}
 }
 
+/*
+ * It takes a look-up for each folio, in the blackout. KHO's own debug option, which
+ * checks each page that is preserved, is where this is worth it.
+ */
+static bool check = IS_ENABLED(CONFIG_KEXEC_HANDOVER_DEBUG);
+module_param(check, bool, 0644);
+MODULE_PARM_DESC(check, "at a freeze, look whether each preserved page is still what it was");
+
+bool linux_shmem_checks(void)
+{
+	return READ_ONCE(check);
+}
+
+static const char *fault_of(struct folio *folio, unsigned long pfn, unsigned int order)
+{
+	if (folio_order(folio) != order)
+		return "was split, or became part of another one";
+	if (folio_pfn(folio) != pfn)
+		return "was replaced by another one";
+	if (!folio_maybe_dma_pinned(folio))
+		return "is not pinned any more";
+	/* KHO's scratch area is of CMA. */
+	if (is_migrate_cma_folio(folio, pfn))
+		return "lies in memory that the next kernel may overwrite";
+	return NULL;
+}
+
+const char *linux_shmem_astray(struct file *file, const struct ferry_run *run,
+			       unsigned long long *index)
+{
+	const char *fault = NULL;
+	struct folio *folio;
+	unsigned int i, at;
+
+	for (i = 0; i < run->count && !fault; i++) {
+		at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
+		*index = run->index + ((unsigned long long)i << run->order);
+		folio = filemap_get_folio(file->f_mapping, *index);
+		if (IS_ERR(folio))
+			return "is not in the file any more";
+		fault = fault_of(folio, run->pfn + ((unsigned long)at << run->order), run->order);
+		folio_put(folio);
+		cond_resched();
+	}
+	return fault;
+}
+
+const char *linux_shmem_name(struct file *file)
+{
+	return file_dentry(file)->d_name.name;
+}
+
 /* ---- hugetlb, in the kernel that preserves ---- */
 
 #ifdef CONFIG_HUGETLBFS

@@ -171,6 +171,25 @@ void (linux_shmem_unpin)(const unsigned long long *pfn, unsigned int nr);
 void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
 			       unsigned long long end);
 
+/* Whether a freeze looks for pages that are astray: the module's parameter "check". */
+bool (linux_shmem_checks)(void);
+
+/**
+ * linux_shmem_astray - find a folio that is not any more what was preserved
+ * @run:   as it was pinned
+ * @index: place in the file of the folio that is found
+ *
+ * A folio that is pinned is not replaced, split, moved or freed, and does not lie
+ * in CMA, as KHO's scratch area does. This looks whether all that is true.
+ *
+ * Return: what is wrong with it, or NULL.
+ */
+const char *(linux_shmem_astray)(struct file *file, const struct ferry_run *run,
+				 unsigned long long *index);
+
+/* What the file is called, for messages: "memfd:NAME". As long as the file. */
+const char *(linux_shmem_name)(struct file *file);
+
 /* ---- hugetlb, in the kernel that preserves ---- */
 
 /* Order of each folio of a file. */

@@ -213,7 +213,27 @@ Result<void> Memfd::freeze()
 		TRY(catch_up());
 		tell_usage();
 	}
+	if (linux_shmem_checks())
+		TRY(check_pages());
 	release.dismiss();
+	return {};
+}
+
+// Whether each page that is preserved is still the one in the file.
+Result<void> Memfd::check_pages() const
+{
+	auto visit = [](void *ctx, const ferry_run *run) -> int {
+		auto *file = static_cast<struct file *>(ctx);
+		unsigned long long index;
+		const char *fault = linux_shmem_astray(file, run, &index);
+		if (!fault)
+			return 0;
+		log_err("%s: the page at byte %llu, which is preserved, %s", linux_shmem_name(file),
+			index * page_size, fault);
+		return 1;
+	};
+	if (walk(visit, file_))
+		return fail(Errno::Io);
 	return {};
 }
 

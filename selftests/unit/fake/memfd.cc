@@ -12,6 +12,7 @@ namespace fake {
 std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
 unsigned long hugetlb_adopted;
+bool shmem_checks;
 
 namespace {
 
@@ -310,6 +311,41 @@ void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsign
 		unpin(*folio);
 		first = (first & ~(size_of(*folio) - 1)) + size_of(*folio);
 	}
+}
+
+bool linux_shmem_checks(void)
+{
+	return shmem_checks;
+}
+
+const char *linux_shmem_astray(struct file *file, const struct ferry_run *run,
+			       unsigned long long *index)
+{
+	Shmem &shmem = Shmem::of(file);
+	if (!shmem.held)
+		bug("pages are checked that may come and go");
+	for (unsigned int i = 0; i < run->count; ++i) {
+		const bool descending = run->flags & FERRY_RUN_DESCENDING;
+		const Index at = descending ? run->count - 1 - i : i;
+		*index = run->index + (static_cast<Index>(i) << run->order);
+		Folio *folio = shmem.at(*index);
+		if (!folio)
+			return "is gone";
+		if (folio->order != run->order)
+			return "was split";
+		if (folio->pfn != run->pfn + (at << run->order))
+			return "was replaced";
+		if (!folio->pins)
+			return "is not pinned";
+		if (folio->in_scratch)
+			return "is in scratch memory";
+	}
+	return nullptr;
+}
+
+const char *linux_shmem_name(struct file *)
+{
+	return "memfd:test";
 }
 
 // ---- in the kernel that gets them ----
