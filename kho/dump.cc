@@ -100,15 +100,16 @@ void print_node(seq_file *to, const Tree &tree, std::span<const Formats> known, 
 	ferry_seq_printf(to, "%*s}\n", indent, "");
 }
 
-// What is no record, and is read in exactly the version in which it is written.
+// What is no record.
 struct Frame {
 	const char *name;
 	unsigned int version;
+	unsigned int oldest; // that is read
 };
 constexpr Frame frames[] = {
-	{"the root page", FERRY_ROOT_VERSION},
-	{"the lists of runs", FERRY_RUNS_VERSION},
-	{"the tree", FERRY_TREE_VERSION},
+	{"the root page", FERRY_ROOT_VERSION, FERRY_ROOT_VERSION},
+	{"the lists of runs", FERRY_RUNS_VERSION, FERRY_RUNS_OLDEST},
+	{"the tree", FERRY_TREE_VERSION, FERRY_TREE_VERSION},
 };
 
 void print_frame(seq_file *to, const Frame &frame, bool first)
@@ -116,7 +117,7 @@ void print_frame(seq_file *to, const Frame &frame, bool first)
 	ferry_seq_printf(to,
 			 "%s\n  {\"name\": \"%s\", \"writes\": %u, \"reads\": [%u, %u], "
 			 "\"fields\": []}",
-			 first ? "" : ",", frame.name, frame.version, frame.version, frame.version);
+			 first ? "" : ",", frame.name, frame.version, frame.oldest, frame.version);
 }
 
 void print_record(seq_file *to, const ferry_record &record, bool first)

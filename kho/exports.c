@@ -14,7 +14,7 @@ EXPORT_SYMBOL_NS_GPL(ferry_owner_usage, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_kho_usage, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_create, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_append, "FERRY");
-EXPORT_SYMBOL_NS_GPL(ferry_runs_append_many, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_runs_append_folios, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_seal, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_usage, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_walk, "FERRY");

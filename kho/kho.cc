@@ -313,10 +313,9 @@ int ferry_runs_append(ferry_runs *runs, const ferry_run *run)
 	return ferry::to_errno(runs->append(*run));
 }
 
-int ferry_runs_append_many(ferry_runs *runs, const ferry_run *run, unsigned int nr,
-			   unsigned int *done)
+int ferry_runs_append_folios(ferry_runs *runs, const ferry_folios *folios, unsigned int *done)
 {
-	return ferry::to_errno(runs->append(run, nr, *done));
+	return ferry::to_errno(runs->append(*folios, *done));
 }
 
 int ferry_runs_seal(ferry_runs *runs, ferry_bulk *ref)

@@ -69,6 +69,18 @@ void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
 	kho_unpreserve_runs(runs, nr);
 }
 
+int linux_preserve_list(unsigned long long pfn, unsigned int order, const unsigned int *place,
+			unsigned int nr)
+{
+	return kho_preserve_list(pfn, order, place, nr);
+}
+
+void linux_unpreserve_list(unsigned long long pfn, unsigned int order, const unsigned int *place,
+			   unsigned int nr)
+{
+	kho_unpreserve_list(pfn, order, place, nr);
+}
+
 unsigned int linux_count_preserved(const struct ferry_run *run, unsigned int nr)
 {
 	struct kho_run runs[LINUX_MAX_RUNS];
@@ -90,8 +102,11 @@ void linux_release(unsigned long long pfn, unsigned int count, unsigned int orde
 	unsigned int i;
 
 	/* Only hugetlb knows how to free such a folio; its handler does. */
-	if (WARN_ON_ONCE(order > MAX_PAGE_ORDER))
+	if (order > MAX_PAGE_ORDER) {
+		pr_err_ratelimited("%u folios of order %u are lost: nobody here can free them\n",
+				   count, order);
 		return;
+	}
 	for (i = 0; i < count; i++)
 		folio_put(pfn_folio(pfn + ((unsigned long)i << order)));
 }

@@ -42,6 +42,17 @@ int (linux_preserve)(const struct ferry_run *run, unsigned int nr);
 /* The very runs of linux_preserve(), in any order and number. */
 void (linux_unpreserve)(const struct ferry_run *run, unsigned int nr);
 
+/**
+ * linux_preserve_list - linux_preserve() for single folios that lie anywhere
+ * @pfn:   what the places count from, a multiple of a folio's size
+ * @place: of each folio, in folios from @pfn on
+ */
+int (linux_preserve_list)(unsigned long long pfn, unsigned int order, const unsigned int *place,
+			  unsigned int nr);
+/* The very list of linux_preserve_list(). */
+void (linux_unpreserve_list)(unsigned long long pfn, unsigned int order,
+			     const unsigned int *place, unsigned int nr);
+
 /* ---- pages, in the kernel that gets them ---- */
 
 /*

@@ -22,6 +22,8 @@ constexpr unsigned long long mask(unsigned int bits)
 
 constexpr unsigned long long max_index = 1ull << FERRY_RUN_INDEX_BITS;
 constexpr unsigned int max_count = (1u << FERRY_RUN_COUNT_BITS) - 1;
+// A run of so many folios takes no less as an entry than in a list.
+constexpr unsigned int short_run = 4;
 
 // A run that can be written, and that a reader may believe to be one.
 bool well_formed(const ferry_run &run)
@@ -76,6 +78,81 @@ inline bool extend(ferry_run &open, const ferry_run &run)
 	return true;
 }
 
+// The bits of a page frame in which the folios of a list differ.
+constexpr unsigned long long place_bits(unsigned int order)
+{
+	return mask(32) << order & mask(FERRY_RUN_PFN_BITS);
+}
+
+bool is_list(const ferry_run_entry &entry)
+{
+	return decode(entry).order & FERRY_RUN_LIST;
+}
+
+// A list; its order is that of a folio.
+ferry_run list_of(const ferry_run_entry &head)
+{
+	ferry_run list = decode(head);
+	list.order &= ~FERRY_RUN_LIST;
+	return list;
+}
+
+const unsigned int *places_of(const ferry_run_entry &head)
+{
+	return reinterpret_cast<const unsigned int *>(&head + 1);
+}
+
+// The next runs of a block that are entries of their own, up to a list; their number.
+unsigned int decode_entries(const ferry_runs_block &block, unsigned int first, unsigned int end,
+			    ferry_run (&runs)[LINUX_MAX_RUNS])
+{
+	unsigned int nr = 0;
+	for (; nr < LINUX_MAX_RUNS && first + nr < end && !is_list(block.entry[first + nr]); ++nr)
+		runs[nr] = decode(block.entry[first + nr]);
+	return nr;
+}
+
+// Whether a run that does not belong into a list begins here. There are more than
+// short_run folios.
+inline bool begins_long_run(const unsigned long long *pfn, unsigned long long size)
+{
+	const unsigned long long step = pfn[1] - pfn[0];
+	if (step != size && step != -size) [[likely]]
+		return false;
+	for (unsigned int i = 1; i < short_run; ++i) {
+		if (pfn[i + 1] - pfn[i] != step)
+			return false;
+	}
+	return true;
+}
+
+// The longest run that folios of the same order and flags begin with.
+ferry_run run_at(const ferry_folios &folios, unsigned int at)
+{
+	const unsigned long long size = 1ull << folios.order, *pfn = folios.pfn + at;
+	ferry_run run{
+		.pfn = *pfn,
+		.index = folios.index + (static_cast<unsigned long long>(at) << folios.order),
+		.count = 1,
+		.order = folios.order,
+		.flags = folios.flags,
+	};
+	const unsigned int most = std::min(folios.nr - at, max_count);
+	if (most == 1)
+		return run;
+	const bool down = pfn[1] == *pfn - size;
+	const unsigned long long step = down ? -size : size;
+	while (run.count < most && pfn[run.count] == pfn[run.count - 1] + step)
+		++run.count;
+	while (run.count > 1 && !same_node(*pfn, pfn[run.count - 1] + size - 1))
+		--run.count;
+	if (down && run.count > 1) {
+		run.pfn = pfn[run.count - 1];
+		run.flags |= FERRY_RUN_DESCENDING;
+	}
+	return run;
+}
+
 ferry_run run_of(unsigned long long phys)
 {
 	return {
@@ -85,6 +162,24 @@ ferry_run run_of(unsigned long long phys)
 		.order = 0,
 		.flags = 0,
 	};
+}
+
+// The entries of a block before `end`.
+void unpreserve(const ferry_runs_block &block, unsigned int end)
+{
+	for (unsigned int at = 0; at < end;) {
+		const ferry_run_entry &entry = block.entry[at];
+		if (is_list(entry)) {
+			const ferry_run list = list_of(entry);
+			linux_unpreserve_list(list.pfn, list.order, places_of(entry), list.count);
+			at += FERRY_RUN_LIST_ENTRIES(list.count);
+			continue;
+		}
+		ferry_run runs[LINUX_MAX_RUNS];
+		unsigned int nr = decode_entries(block, at, end, runs);
+		linux_unpreserve(runs, nr);
+		at += nr;
+	}
 }
 
 const ferry_runs_block *block_at(unsigned long long phys)
@@ -107,12 +202,34 @@ ferry_run decode(const ferry_run_entry &entry)
 	};
 }
 
-unsigned int decode(const ferry_runs_block &block, unsigned int first, unsigned int end,
-		    ferry_run (&runs)[LINUX_MAX_RUNS])
+unsigned int decode(const ferry_runs_block &block, Place &at, ferry_run (&runs)[LINUX_MAX_RUNS])
 {
-	const unsigned int nr = std::min<unsigned int>(end - first, LINUX_MAX_RUNS);
-	for (unsigned int i = 0; i < nr; ++i)
-		runs[i] = decode(block.entry[first + i]);
+	unsigned int nr = 0;
+	while (nr < LINUX_MAX_RUNS && at.entry < block.nr) {
+		const ferry_run_entry &entry = block.entry[at.entry];
+		if (block.version == 1 || !is_list(entry)) {
+			runs[nr++] = decode(entry);
+			++at.entry;
+			continue;
+		}
+		const ferry_run list = list_of(entry);
+		const unsigned int entries = FERRY_RUN_LIST_ENTRIES(list.count);
+		if (!list.count || entries > block.nr - at.entry ||
+		    list.flags & FERRY_RUN_DESCENDING)
+			break;
+		for (; nr < LINUX_MAX_RUNS && at.folio < list.count; ++at.folio) {
+			const unsigned long long place = places_of(entry)[at.folio], nth = at.folio;
+			runs[nr++] = {
+				.pfn = list.pfn + (place << list.order),
+				.index = list.index + (nth << list.order),
+				.count = 1,
+				.order = list.order,
+				.flags = list.flags,
+			};
+		}
+		if (at.folio == list.count)
+			at = {.entry = at.entry + entries, .folio = 0};
+	}
 	return nr;
 }
 
@@ -157,13 +274,7 @@ void ferry_runs::clear()
 {
 	while (first_) {
 		ferry_runs_block *block = first_;
-		const unsigned int preserved = block == last_ ? preserved_ : block->nr;
-		for (unsigned int at = 0; at < preserved;) {
-			ferry_run runs[LINUX_MAX_RUNS];
-			unsigned int nr = decode(*block, at, preserved, runs);
-			linux_unpreserve(runs, nr);
-			at += nr;
-		}
+		unpreserve(*block, block == last_ ? preserved_ : block->nr);
 		first_ = block->next ? static_cast<ferry_runs_block *>(linux_page_at(block->next))
 				     : nullptr;
 		unpreserve_page(block);
@@ -174,26 +285,118 @@ void ferry_runs::clear()
 	owner_.metadata -= blocks_ * FERRY_RUNS_BLOCK_SIZE;
 	last_ = nullptr;
 	open_.reset();
+	list_.head = nullptr;
 	blocks_ = closed_runs_ = closed_pages_ = told_runs_ = told_pages_ = 0;
 	preserved_ = 0;
 }
 
-Result<void> ferry_runs::append(const ferry_run *run, unsigned int nr, unsigned int &done)
+Result<void> ferry_runs::append(const ferry_run &run)
 {
-	for (done = 0; done < nr; ++done) {
-		const ferry_run &next = run[done];
-		if (!well_formed(next) || !in_one_piece(next))
-			return fail(Errno::Inval);
-		if (open_ && extend(*open_, next))
-			continue;
-		if (open_) {
-			if (!has_room()) [[unlikely]]
-				TRY(add_block());
-			write_open();
+	if (!well_formed(run) || !in_one_piece(run))
+		return fail(Errno::Inval);
+	if (list_.head) {
+		if (continues_list(run)) {
+			add_to_list(run);
+			return {};
 		}
-		open_ = next;
+		list_.head = nullptr;
+	}
+	if (open_) {
+		if (extend(*open_, run) || begin_list(run))
+			return {};
+		if (!has_room()) [[unlikely]]
+			TRY(add_block());
+		write_open();
+	}
+	open_ = run;
+	return {};
+}
+
+Result<void> ferry_runs::append(const ferry_folios &folios, unsigned int &done)
+{
+	for (done = 0; done < folios.nr;) {
+		const ferry_run run = run_at(folios, done);
+		TRY(append(run));
+		done += run.count;
+		if (list_.head)
+			done += fill_list(folios.pfn + done, folios.nr - done);
 	}
 	return {};
+}
+
+// Makes a list of the open run and the one after it, if both are single folios.
+bool ferry_runs::begin_list(const ferry_run &run)
+{
+	const unsigned long long differ = place_bits(run.order);
+	if (open_->count != 1 || run.count != 1 || run.order != open_->order ||
+	    run.flags != open_->flags || run.index != open_->index + pages_of(*open_) ||
+	    (run.pfn ^ open_->pfn) & ~differ || !has_room(FERRY_RUN_LIST_ENTRIES(2)))
+		return false;
+	const ferry_run first = *open_;
+	open_.reset();
+	ferry_run head = first;
+	head.pfn &= ~differ;
+	head.count = 0;
+	head.order |= FERRY_RUN_LIST;
+	list_.head = &last_->entry[last_->nr];
+	*list_.head = encode(head);
+	list_.place = reinterpret_cast<unsigned int *>(list_.head + 1);
+	list_.next = first;
+	list_.next.pfn = head.pfn;
+	list_.nr = 0;
+	list_.room = (FERRY_RUNS_PER_BLOCK - last_->nr - 1) * 4;
+	last_->version = FERRY_RUNS_VERSION;
+	add_to_list(first);
+	add_to_list(run);
+	return true;
+}
+
+bool ferry_runs::continues_list(const ferry_run &run) const
+{
+	const ferry_run &next = list_.next;
+	const unsigned long long same = ~place_bits(run.order);
+	const unsigned long long last = run.pfn + pages_of(run) - (1ull << run.order);
+	return run.count <= short_run && run.count <= list_.room - list_.nr &&
+	       run.index == next.index && run.order == next.order &&
+	       (run.flags & ~FERRY_RUN_DESCENDING) == next.flags &&
+	       !((run.pfn ^ next.pfn) & same) && !((last ^ next.pfn) & same);
+}
+
+void ferry_runs::add_to_list(const ferry_run &run)
+{
+	unsigned long long pfn[short_run];
+	for (unsigned int i = 0; i < run.count; ++i) {
+		const unsigned int at = run.flags & FERRY_RUN_DESCENDING ? run.count - 1 - i : i;
+		pfn[i] = run.pfn + (static_cast<unsigned long long>(at) << run.order);
+	}
+	fill_list(pfn, run.count);
+}
+
+// Adds the folios that come next in the file, up to one that does not belong into the
+// list: it is too much, or no folio, or the first one of a longer run. Returns how many.
+unsigned int ferry_runs::fill_list(const unsigned long long *pfn, unsigned int nr)
+{
+	const unsigned int order = list_.next.order;
+	const unsigned long long size = 1ull << order, same = ~place_bits(order);
+	unsigned int *place = list_.place + list_.nr;
+	nr = static_cast<unsigned int>(std::min<unsigned long long>(
+		std::min(nr, list_.room - list_.nr), (max_index - list_.next.index) >> order));
+	unsigned int done = 0;
+	for (; done < nr; ++done) {
+		const unsigned long long at = pfn[done];
+		if ((at ^ list_.next.pfn) & same || !at ||
+		    (done + short_run < nr && begins_long_run(pfn + done, size)))
+			break;
+		place[done] = static_cast<unsigned int>(at >> order);
+	}
+	list_.nr += done;
+	list_.next.index += static_cast<unsigned long long>(done) << order;
+	list_.head->what += static_cast<unsigned long long>(done) << FERRY_RUN_INDEX_BITS;
+	last_->nr = static_cast<unsigned short>(list_.head - last_->entry +
+						FERRY_RUN_LIST_ENTRIES(list_.nr));
+	closed_runs_ += done;
+	closed_pages_ += static_cast<unsigned long long>(done) << order;
+	return done;
 }
 
 // The owner's figures are everybody's, so they are not changed for each run.
@@ -211,7 +414,15 @@ Result<void> ferry_runs::preserve_written()
 	ferry_run runs[LINUX_MAX_RUNS];
 	tell_owner();
 	while (last_ && preserved_ < last_->nr) {
-		unsigned int nr = decode(*last_, preserved_, last_->nr, runs);
+		const ferry_run_entry &entry = last_->entry[preserved_];
+		if (is_list(entry)) {
+			const ferry_run list = list_of(entry);
+			TRY(ferry::check_status(linux_preserve_list(list.pfn, list.order,
+								    places_of(entry), list.count)));
+			preserved_ += FERRY_RUN_LIST_ENTRIES(list.count);
+			continue;
+		}
+		unsigned int nr = decode_entries(*last_, preserved_, last_->nr, runs);
 		TRY(ferry::check_status(linux_preserve(runs, nr)));
 		preserved_ += nr;
 	}
@@ -231,7 +442,7 @@ Result<void> ferry_runs::add_block()
 		return fail(Errno(-err));
 	}
 	block->magic = FERRY_RUNS_MAGIC;
-	block->version = FERRY_RUNS_VERSION;
+	block->version = FERRY_RUNS_OLDEST;
 	block->seq = static_cast<unsigned int>(blocks_);
 	if (last_) {
 		// Full, and now also linked: this is its last change.
@@ -249,6 +460,8 @@ Result<void> ferry_runs::add_block()
 
 Result<ferry_bulk> ferry_runs::seal()
 {
+	// What is preserved does not change any more.
+	list_.head = nullptr;
 	if (open_) {
 		// A block that is left empty by an error is filled by the next try.
 		if (!has_room())
@@ -282,10 +495,13 @@ int ferry_runs::walk(int (*visit)(void *, const ferry_run *), void *ctx) const
 {
 	for (const ferry_runs_block *block = first_; block;
 	     block = block->next ? block_at(block->next) : nullptr) {
-		for (unsigned int i = 0; i < block->nr; ++i) {
-			ferry_run run = decode(block->entry[i]);
-			if (int stop = visit(ctx, &run))
-				return stop;
+		Place at;
+		ferry_run runs[LINUX_MAX_RUNS];
+		while (unsigned int nr = decode(*block, at, runs)) {
+			for (unsigned int i = 0; i < nr; ++i) {
+				if (int stop = visit(ctx, &runs[i]))
+					return stop;
+			}
 		}
 	}
 	return open_ ? visit(ctx, &*open_) : 0;
@@ -302,7 +518,7 @@ const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned lo
 	const ferry_runs_block *block = block_at(phys);
 	if (block->magic != FERRY_RUNS_MAGIC)
 		return "not a block of runs";
-	if (block->version != FERRY_RUNS_VERSION)
+	if (block->version < FERRY_RUNS_OLDEST || block->version > FERRY_RUNS_VERSION)
 		return "of an unknown version";
 	if (!block->nr || block->nr > FERRY_RUNS_PER_BLOCK)
 		return "with an impossible number of runs";
@@ -319,8 +535,10 @@ const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned lo
 const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
 {
 	ferry_run runs[LINUX_MAX_RUNS];
-	for (unsigned int at = 0; at < block.nr;) {
-		unsigned int nr = decode(block, at, block.nr, runs);
+	for (Place at; at.entry < block.nr;) {
+		unsigned int nr = decode(block, at, runs);
+		if (!nr)
+			return "with a malformed list";
 		for (unsigned int i = 0; i < nr; ++i) {
 			if (!well_formed(runs[i]))
 				return "with a malformed run";
@@ -329,7 +547,6 @@ const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
 		if (linux_count_preserved(runs, nr) != nr)
 			return "with a run of pages that were not preserved";
 		seen.runs += nr;
-		at += nr;
 	}
 	return nullptr;
 }
@@ -397,13 +614,12 @@ Result<void> ferry_runs_in::take_blocks()
 // Restores the next runs of the block, which is done for many at a time.
 void ferry_runs_in::restore_ahead()
 {
-	nr_ = decode(*block_, entry_, block_->nr, ahead_);
+	nr_ = decode(*block_, place_, ahead_);
 	at_ = 0;
 	ok_ = linux_restore(ahead_, nr_);
-	entry_ += nr_;
-	if (entry_ == block_->nr) {
+	if (place_.entry == block_->nr) {
 		block_ = block_->next ? block_at(block_->next) : nullptr;
-		entry_ = 0;
+		place_ = {};
 	}
 }
 

@@ -13,6 +13,12 @@
 
 namespace kho {
 
+// Where in a block: an entry, and in a list one of its folios.
+struct Place {
+	unsigned int entry = 0;
+	unsigned int folio = 0;
+};
+
 inline ferry_run_entry encode(const ferry_run &run)
 {
 	return {
@@ -26,9 +32,9 @@ inline ferry_run_entry encode(const ferry_run &run)
 }
 
 ferry_run decode(const ferry_run_entry &entry);
-// The entries from first on, as many as fit; their number.
-unsigned int decode(const ferry_runs_block &block, unsigned int first, unsigned int end,
-		    ferry_run (&runs)[LINUX_MAX_RUNS]);
+// The runs from a place on, as many as fit, and the place after them; their number. 0
+// before the end: there is a malformed list.
+unsigned int decode(const ferry_runs_block &block, Place &at, ferry_run (&runs)[LINUX_MAX_RUNS]);
 unsigned int checksum(const ferry_runs_block &block);
 
 // Pages of 4 KiB in a run.
@@ -59,13 +65,9 @@ struct ferry_runs {
 	ferry_runs(const ferry_runs &) = delete;
 	ferry_runs &operator=(const ferry_runs &) = delete;
 
-	// `done`: how many there are in the list; fewer only after an error.
-	ferry::Result<void> append(const ferry_run *run, unsigned int nr, unsigned int &done);
-	ferry::Result<void> append(const ferry_run &run)
-	{
-		unsigned int done;
-		return append(&run, 1, done);
-	}
+	ferry::Result<void> append(const ferry_run &run);
+	// `done`: how many are appended; fewer only after an error.
+	ferry::Result<void> append(const ferry_folios &folios, unsigned int &done);
 	ferry::Result<ferry_bulk> seal();
 	// Ends the preservation of everything in the list.
 	void clear();
@@ -73,10 +75,14 @@ struct ferry_runs {
 	int walk(int (*visit)(void *, const ferry_run *), void *ctx) const;
 
     private:
-	bool has_room() const
+	bool has_room(unsigned int entries = 1) const
 	{
-		return last_ && last_->nr < FERRY_RUNS_PER_BLOCK;
+		return last_ && last_->nr + entries <= FERRY_RUNS_PER_BLOCK;
 	}
+	bool begin_list(const ferry_run &run);
+	bool continues_list(const ferry_run &run) const;
+	void add_to_list(const ferry_run &run);
+	unsigned int fill_list(const unsigned long long *pfn, unsigned int nr);
 	// Writes the open run down; there has to be room.
 	void write_open()
 	{
@@ -95,6 +101,15 @@ struct ferry_runs {
 	// The run that may still grow. It is not preserved before it is complete:
 	// KHO wants the same bounds when it is unpreserved and restored.
 	std::optional<ferry_run> open_;
+	// The list at the end of the last block, while it may still grow. Then there
+	// is no open run.
+	struct List {
+		ferry_run_entry *head = nullptr; // null: there is none
+		unsigned int *place; // behind the head
+		ferry_run next; // its pfn: of the list; its index: the next one
+		unsigned int nr; // folios
+		unsigned int room; // for so many folios, in all
+	} list_;
 	// Entries of the last block that are preserved; in the others all are. It is
 	// done for many at a time.
 	unsigned int preserved_ = 0;
@@ -137,7 +152,7 @@ struct ferry_runs_in {
 	ferry_bulk ref_; // zeros when there are no blocks, or they are not ours
 	bool taken_ = false; // the blocks
 	const ferry_runs_block *block_ = nullptr; // null at the end
-	unsigned int entry_ = 0;
+	kho::Place place_;
 	// Runs that wait for next(), from at_ on. The first ok_ are restored.
 	ferry_run ahead_[LINUX_MAX_RUNS];
 	unsigned int at_ = 0, nr_ = 0, ok_ = 0;

@@ -18,7 +18,6 @@ namespace memfd::hugetlb {
 
 namespace {
 
-constexpr unsigned int extents_at_once = 32;
 constexpr unsigned long long most_bytes = FERRY_HUGETLB_MAX_RANGES * sizeof(ferry_hugetlb_range);
 
 static_assert(sizeof(Extent) == sizeof(ferry_hugetlb_range));
@@ -84,31 +83,43 @@ int Hugetlb::tell(bool come)
 
 void Hugetlb::drop_reserved()
 {
-	if (reserved_)
-		ferry_blob_destroy(std::exchange(reserved_, nullptr));
+	if (blob_)
+		ferry_blob_destroy(std::exchange(blob_, nullptr));
 	ref_ = {};
+	reserved_ = {};
 }
 
-// Writes down what the file has a right to.
+// What the file has a right to, below its size.
+Result<Owned<ferry::Extents>> Hugetlb::find_reserved() const
+{
+	auto ranges = TRY(ferry::make<ferry::Extents>());
+	const unsigned long long end = memfd_->size() / 4096;
+	linux_extent *found = nullptr;
+	ferry::Undo free{[&found] { ferry_free(found); }};
+	unsigned long room = 0, nr;
+	while ((nr = linux_hugetlb_reserved(file_, found, room)) > room) {
+		// More may come while there is no lock.
+		room = nr + nr / 8;
+		ferry_free(std::exchange(found, nullptr));
+		found = static_cast<linux_extent *>(ferry_alloc(room * sizeof(*found)));
+		if (!found)
+			return fail(Errno::NoMem);
+	}
+	TRY(ranges->reserve(nr));
+	for (unsigned long i = 0; i < nr && found[i].first < end; ++i)
+		ranges->add({found[i].first, std::min(found[i].end, end)});
+	ranges->settle();
+	return ranges;
+}
+
+// Writes down what the file has a right to, if it is not what is written already.
 Result<void> Hugetlb::save_reserved()
 {
-	drop_reserved();
-	const unsigned long long end = memfd_->size() / 4096;
-	ferry::Extents ranges;
-	linux_extent found[extents_at_once];
-	for (unsigned long long from = 0; from < end;) {
-		unsigned int nr = linux_hugetlb_reserved(file_, from, found, extents_at_once);
-		for (unsigned int i = 0; i < nr && found[i].first < end; ++i) {
-			TRY(ranges.reserve());
-			// Pages beyond the size are not carried.
-			ranges.add({found[i].first, std::min(found[i].end, end)});
-		}
-		if (nr < extents_at_once)
-			break;
-		from = found[nr - 1].end;
-	}
-	ranges.settle();
-	if (!ranges.size())
+	auto found = TRY(find_reserved());
+	const ferry::Extents &ranges = *found;
+	if (reserved_ && reserved_->size() == ranges.size() &&
+	    (!ranges.size() ||
+	     !memcmp(&ranges[0], &(*reserved_)[0], ranges.size() * sizeof(ranges[0]))))
 		return {};
 	if (ranges.size() > FERRY_HUGETLB_MAX_RANGES) {
 		log_err("a memfd of hugetlb has %zu ranges of reserved pages; at most %u can be "
@@ -116,8 +127,16 @@ Result<void> Hugetlb::save_reserved()
 			ranges.size(), FERRY_HUGETLB_MAX_RANGES);
 		return fail(Errno::TooBig);
 	}
-	return check_status(ferry_blob_save(owner_, &ranges[0], ranges.size() * sizeof(ranges[0]),
-					    &ref_, &reserved_));
+	ferry_blob *blob = nullptr;
+	ferry_bulk ref{};
+	if (ranges.size())
+		TRY(check_status(ferry_blob_save(owner_, &ranges[0],
+						 ranges.size() * sizeof(ranges[0]), &ref, &blob)));
+	drop_reserved();
+	reserved_ = std::move(found);
+	blob_ = blob;
+	ref_ = ref;
+	return {};
 }
 
 // ---- freeze, save ----
@@ -150,7 +169,7 @@ Result<void> Hugetlb::save(ferry_writer *writer)
 	};
 	TRY(check_status(ferry_put(writer, &ferry_hugetlb_record, &record)));
 	TRY(memfd_->save_pages(writer));
-	if (!reserved_)
+	if (!blob_)
 		return {};
 	TRY(check_status(ferry_begin(writer, "reserved")));
 	TRY(check_status(ferry_put(writer, &ferry_bulk_record, &ref_)));

@@ -29,6 +29,7 @@ class Hugetlb {
 
     private:
 	int tell(bool come);
+	ferry::Result<ferry::Owned<ferry::Extents>> find_reserved() const;
 	ferry::Result<void> save_reserved();
 	void drop_reserved();
 
@@ -37,8 +38,9 @@ class Hugetlb {
 	ferry_owner *owner_;
 	// Folios that the next kernel's boot is told of.
 	unsigned long long told_ = 0;
-	// Ranges that are reserved; null where there are none.
-	ferry_blob *reserved_ = nullptr;
+	// Ranges that are reserved, and the blob of them; null where there are none.
+	ferry::Owned<ferry::Extents> reserved_;
+	ferry_blob *blob_ = nullptr;
 	ferry_bulk ref_{};
 };
 

@@ -176,51 +176,31 @@ void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long
 	}
 }
 
-#define MAX_COUNT	((1u << FERRY_RUN_COUNT_BITS) - 1)
+/* Where the next folio of a batch goes. */
+struct cursor {
+	struct linux_shmem_stretch *last;	/* stretch, or NULL */
+	unsigned int stretches;
+	unsigned int folios;
+	pgoff_t next;				/* index behind the last folio */
+};
 
-/* Makes the next folio part of a run. A run lies in one node. */
-static bool extend(struct ferry_run *run, unsigned long pfn, pgoff_t index, unsigned short order,
-		   unsigned short flags)
+static __always_inline void add_folio(struct linux_shmem_batch *batch, struct cursor *at,
+				      struct folio *folio, unsigned short order,
+				      unsigned short flags)
 {
-	unsigned short direction;
+	pgoff_t index = folio->index;
 
-	if (run->pfn + ((unsigned long)run->count << order) == pfn)
-		direction = 0;
-	else if (pfn + (1ul << order) == run->pfn)
-		direction = FERRY_RUN_DESCENDING;
-	else
-		return false;
-	if (run->index + ((unsigned long)run->count << order) != index || run->order != order ||
-	    run->count == MAX_COUNT ||
-	    page_to_nid(pfn_to_page(pfn)) != page_to_nid(pfn_to_page(run->pfn)))
-		return false;
-	/* A single folio has no direction yet. */
-	if (run->flags != (run->count == 1 ? flags : flags | direction))
-		return false;
-	run->flags = flags | direction;
-	if (direction)
-		run->pfn = pfn;
-	run->count++;
-	return true;
-}
-
-/* One more folio: part of the last run, or a run of its own. */
-static __always_inline unsigned int add_folio(struct linux_shmem_batch *batch, unsigned int nr,
-					      struct folio *folio, pgoff_t index,
-					      unsigned short order, unsigned short flags)
-{
-	unsigned long pfn = folio_pfn(folio);
-	struct ferry_run *run;
-
-	if (nr && extend(&batch->run[nr - 1], pfn, index, order, flags))
-		return nr;
-	run = &batch->run[nr];
-	run->pfn = pfn;
-	run->index = index;
-	run->count = 1;
-	run->order = order;
-	run->flags = flags;
-	return nr + 1;
+	if (!at->last || index != at->next || at->last->order != order ||
+	    at->last->flags != flags) {
+		at->last = &batch->stretch[at->stretches++];
+		at->last->index = index;
+		at->last->nr = 0;
+		at->last->order = order;
+		at->last->flags = flags;
+	}
+	at->last->nr++;
+	at->next = index + (1ul << order);
+	batch->pfn[at->folios++] = folio_pfn(folio);
 }
 
 /*
@@ -229,7 +209,7 @@ static __always_inline unsigned int add_folio(struct linux_shmem_batch *batch, u
  *
  * @block is the last pageblock of which folios may stay: one answer for all of it.
  */
-static bool stays(struct folio *folio, unsigned long *block)
+static __always_inline bool stays(struct folio *folio, unsigned long *block)
 {
 	unsigned long mine = folio_pfn(folio) >> pageblock_order;
 
@@ -243,7 +223,7 @@ static bool stays(struct folio *folio, unsigned long *block)
 }
 
 /* What try_grab_folio() does with FOLL_PIN; the caller counts them. */
-static void pin(struct folio *folio, unsigned short order)
+static __always_inline void pin(struct folio *folio, unsigned short order)
 {
 	if (order) {
 		folio_ref_inc(folio);
@@ -261,23 +241,25 @@ static void pin(struct folio *folio, unsigned short order)
  * for a batch of folios. Reclaim and migration look for pins with it held, too, after
  * they have locked the folio.
  *
- * Returns the number of runs.
+ * Returns the number of stretches.
  */
 static unsigned int pin_in_place(struct address_space *mapping, unsigned long long first,
 				 unsigned long long end, struct linux_shmem_batch *batch,
 				 unsigned long long *stop)
 {
 	XA_STATE(xas, &mapping->i_pages, first);
-	unsigned int nr = 0, folios = 0, pins = 0;
 	unsigned long block = ULONG_MAX;
+	struct cursor at = {};
 	int nid = NUMA_NO_NODE;
+	unsigned int pins = 0;
 	unsigned short order;
 	struct folio *folio;
 
 	*stop = end;
 	xas_lock_irq(&xas);
 	xas_for_each(&xas, folio, end - 1) {
-		if (folios == LINUX_SHMEM_BATCH || xa_is_value(folio) || !stays(folio, &block)) {
+		if (at.folios == LINUX_SHMEM_BATCH || xa_is_value(folio) ||
+		    !stays(folio, &block)) {
 			*stop = xas.xa_index;
 			break;
 		}
@@ -290,8 +272,7 @@ static unsigned int pin_in_place(struct address_space *mapping, unsigned long lo
 			pins = 0;
 		}
 		pins++;
-		folios++;
-		nr = add_folio(batch, nr, folio, folio->index, order, 0);
+		add_folio(batch, &at, folio, order, 0);
 	}
 	xas_unlock_irq(&xas);
 	/* Whoever looks at a folio after this sees its pin. */
@@ -299,7 +280,7 @@ static unsigned int pin_in_place(struct address_space *mapping, unsigned long lo
 	if (pins)
 		mod_node_page_state(NODE_DATA(nid), NR_FOLL_PIN_ACQUIRED, pins);
 	cond_resched();
-	return nr;
+	return at.stretches;
 }
 
 /* Waits for whoever is at work on a folio, and makes it up to date. */
@@ -321,8 +302,8 @@ static bool settle(struct address_space *mapping, struct folio *folio, unsigned 
 static int pin_anew(struct file *file, unsigned long long first, loff_t last,
 		    struct linux_shmem_batch *batch)
 {
+	struct cursor at = {};
 	unsigned short flags;
-	unsigned int nr = 0;
 	long folios, i;
 	pgoff_t offset;
 
@@ -337,11 +318,10 @@ static int pin_anew(struct file *file, unsigned long long first, loff_t last,
 			unpin_folios(batch->folio + i, folios - i);
 			break;
 		}
-		nr = add_folio(batch, nr, batch->folio[i], batch->folio[i]->index,
-			       folio_order(batch->folio[i]), flags);
+		add_folio(batch, &at, batch->folio[i], folio_order(batch->folio[i]), flags);
 	}
 	cond_resched();
-	return folios < 0 ? folios : nr;
+	return folios < 0 ? folios : at.stretches;
 }
 
 int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long long end,
@@ -367,12 +347,12 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 	return 0;
 }
 
-void linux_shmem_unpin(const struct ferry_run *run)
+void linux_shmem_unpin(const unsigned long long *pfn, unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < run->count; i++)
-		unpin_folio(pfn_folio(run->pfn + ((unsigned long)i << run->order)));
+	for (i = 0; i < nr; i++)
+		unpin_folio(pfn_folio(pfn[i]));
 }
 
 void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsigned long long end)
@@ -390,6 +370,58 @@ void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsign
 	}
 }
 
+/*
+ * It takes a look-up for each folio, in the blackout. KHO's own debug option, which
+ * checks each page that is preserved, is where this is worth it.
+ */
+static bool check = IS_ENABLED(CONFIG_KEXEC_HANDOVER_DEBUG);
+module_param(check, bool, 0644);
+MODULE_PARM_DESC(check, "at a freeze, look whether each preserved page is still what it was");
+
+bool linux_shmem_checks(void)
+{
+	return READ_ONCE(check);
+}
+
+static const char *fault_of(struct folio *folio, unsigned long pfn, unsigned int order)
+{
+	if (folio_order(folio) != order)
+		return "was split, or became part of another one";
+	if (folio_pfn(folio) != pfn)
+		return "was replaced by another one";
+	if (!folio_maybe_dma_pinned(folio))
+		return "is not pinned any more";
+	/* KHO's scratch area is of CMA. */
+	if (is_migrate_cma_folio(folio, pfn))
+		return "lies in memory that the next kernel may overwrite";
+	return NULL;
+}
+
+const char *linux_shmem_astray(struct file *file, const struct ferry_run *run,
+			       unsigned long long *index)
+{
+	const char *fault = NULL;
+	struct folio *folio;
+	unsigned int i, at;
+
+	for (i = 0; i < run->count && !fault; i++) {
+		at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
+		*index = run->index + ((unsigned long long)i << run->order);
+		folio = filemap_get_folio(file->f_mapping, *index);
+		if (IS_ERR(folio))
+			return "is not in the file any more";
+		fault = fault_of(folio, run->pfn + ((unsigned long)at << run->order), run->order);
+		folio_put(folio);
+		cond_resched();
+	}
+	return fault;
+}
+
+const char *linux_shmem_name(struct file *file)
+{
+	return file_dentry(file)->d_name.name;
+}
+
 /* ---- hugetlb, in the kernel that preserves ---- */
 
 #ifdef CONFIG_HUGETLBFS
@@ -398,21 +430,19 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return huge_page_order(hstate_file(file));
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
-{
-	unsigned int order = linux_hugetlb_order(file), nr = 0;
-	unsigned long at = first >> order, end;
+static_assert(sizeof(struct linux_extent) == sizeof(struct hugetlb_range));
 
-	while (nr < max && hugetlb_next_reserved(file_inode(file), at, &at, &end)) {
-		if (nr && extent[nr - 1].end == (u64)at << order) {
-			extent[nr - 1].end = (u64)end << order;
-		} else {
-			extent[nr].first = (u64)at << order;
-			extent[nr++].end = (u64)end << order;
-		}
-		at = end;
-		cond_resched();
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
+{
+	unsigned int order = linux_hugetlb_order(file);
+	struct hugetlb_range *range = (struct hugetlb_range *)extent;
+	unsigned long nr, i;
+
+	nr = hugetlb_reserved(file_inode(file), range, max);
+	for (i = 0; i < min(nr, max); i++) {
+		range[i].first <<= order;
+		range[i].end <<= order;
 	}
 	return nr;
 }
@@ -430,8 +460,8 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return 0;
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
 {
 	return 0;
 }
@@ -599,7 +629,10 @@ void linux_shmem_free(const struct ferry_run *run)
 
 	/* A folio of hugetlb, where damaged data says that it is a shmem file's. */
 	if (run->order > MAX_PAGE_ORDER) {
-		linux_hugetlb_free(run);
+		i = linux_hugetlb_free(run);
+		if (i)
+			pr_err_ratelimited("there is no pool for %u pages of order %u\n", i,
+					   run->order);
 		return;
 	}
 	for (i = 0; i < run->count; i++) {

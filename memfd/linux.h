@@ -115,13 +115,28 @@ void (linux_shmem_keep)(struct file *file, unsigned long long first, unsigned lo
 #define LINUX_SHMEM_BATCH	512
 
 /**
+ * struct linux_shmem_stretch - folios of a batch that follow each other in the file
+ * @index: place of the first one in the file
+ * @nr:    folios; their page frames follow each other in the batch
+ * @order: of each
+ * @flags: FERRY_MEMFD_*
+ */
+struct linux_shmem_stretch {
+	unsigned long long index;
+	unsigned int nr;
+	unsigned short order;
+	unsigned short flags;
+};
+
+/**
  * struct linux_shmem_batch - folios that linux_shmem_pin() found
- * @run:   what they are, with FERRY_MEMFD_* flags; folios that follow each other
- *         are one run
- * @folio: for linux.c
+ * @pfn:     first page frame of each
+ * @stretch: what they are
+ * @folio:   for linux.c
  */
 struct linux_shmem_batch {
-	struct ferry_run run[LINUX_SHMEM_BATCH];
+	unsigned long long pfn[LINUX_SHMEM_BATCH];
+	struct linux_shmem_stretch stretch[LINUX_SHMEM_BATCH];
 	struct folio *folio[LINUX_SHMEM_BATCH];
 };
 
@@ -140,21 +155,40 @@ struct linux_shmem_batch {
  * A folio that is not up to date (allocated, and never written) is zeroed, and
  * has FERRY_MEMFD_UNWRITTEN.
  *
- * Return: runs of folios pinned; 0: there are none in the range; -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
+ * Return: stretches of folios pinned; 0: there are none in the range; -ENOMEM, -EIO (cannot be read from swap), -EHWPOISON, -EINTR.
  */
 int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long long end,
 		      struct linux_shmem_batch *batch);
 
-/* Unpins each folio of a run, which nobody preserves. */
-void (linux_shmem_unpin)(const struct ferry_run *run);
+/* Unpins folios, which nobody preserves. */
+void (linux_shmem_unpin)(const unsigned long long *pfn, unsigned int nr);
 
 /*
- * Unpins each folio that lies in a range, all of which are pinned. Where a run
- * was preserved this is the one to call: the preservation has to end first, and
+ * Unpins each folio that lies in a range, all of which are pinned. Where they
+ * were preserved this is the one to call: the preservation has to end first, and
  * then its runs are gone.
  */
 void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
 			       unsigned long long end);
+
+/* Whether a freeze looks for pages that are astray: the module's parameter "check". */
+bool (linux_shmem_checks)(void);
+
+/**
+ * linux_shmem_astray - find a folio that is not any more what was preserved
+ * @run:   as it was pinned
+ * @index: place in the file of the folio that is found
+ *
+ * A folio that is pinned is not replaced, split, moved or freed, and does not lie
+ * in CMA, as KHO's scratch area does. This looks whether all that is true.
+ *
+ * Return: what is wrong with it, or NULL.
+ */
+const char *(linux_shmem_astray)(struct file *file, const struct ferry_run *run,
+				 unsigned long long *index);
+
+/* What the file is called, for messages: "memfd:NAME". As long as the file. */
+const char *(linux_shmem_name)(struct file *file);
 
 /* ---- hugetlb, in the kernel that preserves ---- */
 
@@ -163,14 +197,15 @@ unsigned int (linux_hugetlb_order)(struct file *file);
 
 /**
  * linux_hugetlb_reserved - find what has pages, or a right to pages of the pool
- * @first:  page to begin at
- * @extent: the extents, ascending and not touching each other
- * @max:    length of @extent, at least 1
+ * @extent: the extents, ascending
+ * @max:    length of @extent
  *
- * Return: extents found. @max: there may be more, from the last one's end on.
+ * hugetlb_reserved().
+ *
+ * Return: how many there are. More than @max: @extent has the first ones only.
  */
-unsigned int (linux_hugetlb_reserved)(struct file *file, unsigned long long first,
-				      struct linux_extent *extent, unsigned int max);
+unsigned long (linux_hugetlb_reserved)(struct file *file, struct linux_extent *extent,
+				       unsigned long max);
 
 /**
  * linux_hugetlb_tell - tell the next kernel's boot of folios that come, or do not

@@ -150,35 +150,47 @@ Result<void> Memfd::record(const Extent &piece)
 	return {};
 }
 
-// Records pinned folios; unpins those that it could not record.
+// Records pinned folios, of so many stretches; unpins those that it could not record.
 Result<void> Memfd::record_batch(unsigned int nr)
 {
-	unsigned int done = 0;
-	auto result = append(batch_->run, nr, done);
-	for (; done < nr; ++done)
-		linux_shmem_unpin(&batch_->run[done]);
+	const unsigned long long *pfn = batch_->pfn;
+	Result<void> result = {};
+	for (unsigned int i = 0; i < nr; ++i) {
+		const linux_shmem_stretch &stretch = batch_->stretch[i];
+		unsigned int done = 0;
+		if (result.has_value())
+			result = append(stretch, pfn, done);
+		linux_shmem_unpin(pfn + done, stretch.nr - done);
+		pfn += stretch.nr;
+	}
 	return result;
 }
 
-// They are in the order of the file. `done`: how many are recorded.
-Result<void> Memfd::append(const ferry_run *run, unsigned int nr, unsigned int &done)
+// They come in the order of the file. `done`: how many are recorded.
+Result<void> Memfd::append(const linux_shmem_stretch &stretch, const unsigned long long *pfn,
+			   unsigned int &done)
 {
 	// A recorded folio is pinned, so nothing that is new can overlap it.
-	if (run->index < next_) {
-		log_err("page %llu of a memfd is there twice", run->index);
+	if (stretch.index < next_) {
+		log_err("page %llu of a memfd is there twice", stretch.index);
 		return fail(Errno::Io);
 	}
-	TRY(covered_.reserve(nr));
-	int err = ferry_runs_append_many(runs_, run, nr, &done);
-	for (unsigned int i = 0; i < done;) {
-		const unsigned long long first = run[i].index;
-		next_ = first;
-		for (; i < done && run[i].index == next_; ++i)
-			next_ += pages_of(run[i]);
-		covered_.add({first, next_});
+	TRY(covered_.reserve());
+	const ferry_folios folios{
+		.pfn = pfn,
+		.index = stretch.index,
+		.nr = stretch.nr,
+		.order = stretch.order,
+		.flags = stretch.flags,
+	};
+	int err = ferry_runs_append_folios(runs_, &folios, &done);
+	if (done) {
+		next_ = stretch.index + (static_cast<unsigned long long>(done) << stretch.order);
+		covered_.add({stretch.index, next_});
 	}
 	if (err) {
-		log_err("page %llu of a memfd cannot be preserved (%d)", run[done].index, err);
+		log_err("page %llu of a memfd cannot be preserved (%d)",
+			std::max(next_, stretch.index), err);
 		return fail(Errno(-err));
 	}
 	return {};
@@ -201,7 +213,27 @@ Result<void> Memfd::freeze()
 		TRY(catch_up());
 		tell_usage();
 	}
+	if (linux_shmem_checks())
+		TRY(check_pages());
 	release.dismiss();
+	return {};
+}
+
+// Whether each page that is preserved is still the one in the file.
+Result<void> Memfd::check_pages() const
+{
+	auto visit = [](void *ctx, const ferry_run *run) -> int {
+		auto *file = static_cast<struct file *>(ctx);
+		unsigned long long index;
+		const char *fault = linux_shmem_astray(file, run, &index);
+		if (!fault)
+			return 0;
+		log_err("%s: the page at byte %llu, which is preserved, %s", linux_shmem_name(file),
+			index * page_size, fault);
+		return 1;
+	};
+	if (walk(visit, file_))
+		return fail(Errno::Io);
 	return {};
 }
 

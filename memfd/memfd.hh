@@ -37,6 +37,14 @@ using ferry::Extent;
  * here takes either. It need not: the size and the seals that matter are fixed
  * since linux_shmem_freeze(), which came back after the last one to change them.
  *
+ * Where the module's parameter "check" says so, as it does on a kernel with
+ * CONFIG_KEXEC_HANDOVER_DEBUG, freeze() looks at each page, and refuses a file with one
+ * that did not stay.
+ *
+ * hugetlb_reserved() takes the spinlock of the file's reservations, and
+ * hugetlb_tell_carried() a mutex of its own, under which KHO's locks are taken; both
+ * are leaves here, with nothing of the above below them but the mutex of the session.
+ *
  * A file with bad memory (hwpoison) is refused. Memory that goes bad later is
  * left for the next kernel to find out, as it is in a file that is not preserved.
  */
@@ -72,7 +80,9 @@ class Memfd {
 	ferry::Result<void> catch_up();
 	ferry::Result<void> record(const Extent &piece);
 	ferry::Result<void> record_batch(unsigned int nr);
-	ferry::Result<void> append(const ferry_run *run, unsigned int nr, unsigned int &done);
+	ferry::Result<void> append(const linux_shmem_stretch &stretch,
+				   const unsigned long long *pfn, unsigned int &done);
+	ferry::Result<void> check_pages() const;
 	unsigned long long recorded() const;
 	void tell_usage() const;
 

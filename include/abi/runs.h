@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Bulk: runs of pages, version 1.
+ * Bulk: runs of pages, version 2, which has lists; without one it is version 1.
  *
  * A list of runs is a chain of preserved pages ("blocks"), each with a header
  * and up to FERRY_RUNS_PER_BLOCK entries. A record points to the first block.
- * Holes cost nothing, and a contiguous GiB is one entry.
+ * Holes cost nothing, a contiguous GiB is one entry, and pages that lie apart from
+ * each other are four bytes each.
  *
- * All numbers are little-endian. Golden files: selftests/unit/golden/runs-v1*.
+ * All numbers are little-endian. Golden files: selftests/unit/golden/runs-v*.
  */
 #ifndef FERRY_ABI_RUNS_H
 #define FERRY_ABI_RUNS_H
@@ -14,7 +15,9 @@
 #include <ferry/record.h>
 
 #define FERRY_RUNS_MAGIC	0x534e5552u	/* "RUNS" */
-#define FERRY_RUNS_VERSION	1
+#define FERRY_RUNS_VERSION	2
+/* A block without a list says this, for kernels that do not know of lists. */
+#define FERRY_RUNS_OLDEST	1
 
 /**
  * struct ferry_run - folios that are contiguous in memory and in the file
@@ -54,12 +57,24 @@ struct ferry_run_entry {
 	unsigned long long what;
 };
 
+/*
+ * Since version 2 an entry may be the head of a list: folios that follow each
+ * other in the file, and lie anywhere in memory, each of them a run of its own. A
+ * head has this bit in its order, and no FERRY_RUN_DESCENDING. The entries behind
+ * it are @count places of 32 bits, filled up with zeros: page frame @pfn + (place <<
+ * order) is the first one of a folio.
+ */
+#define FERRY_RUN_LIST		(1u << 5)
+
+/* Entries of a list: its head, and the places of so many folios. */
+#define FERRY_RUN_LIST_ENTRIES(folios)	(1 + ((folios) + 3) / 4)
+
 /**
  * struct ferry_runs_block - header of a block
  * @magic:   FERRY_RUNS_MAGIC
  * @crc:     CRC-32C (seed ~0, not inverted) of the whole block with this as 0
- * @version: FERRY_RUNS_VERSION
- * @nr:      entries in this block
+ * @version: FERRY_RUNS_OLDEST to FERRY_RUNS_VERSION
+ * @nr:      entries in this block, the places of lists included
  * @seq:     number of this block in its chain, from 0
  * @next:    physical address of the next block, or 0
  * @entry:   the runs

@@ -90,12 +90,32 @@ struct ferry_runs *(ferry_runs_create)(struct ferry_owner *owner);
 int (ferry_runs_append)(struct ferry_runs *runs, const struct ferry_run *run);
 
 /**
- * ferry_runs_append_many - ferry_runs_append() for many runs
- * @done: how many are appended: all, or those before the first that fails
- * Return: as ferry_runs_append() of that one.
+ * struct ferry_folios - folios that follow each other in the file
+ * @pfn:   first page frame of each
+ * @index: place of the first one in the file, in pages
+ * @nr:    folios
+ * @order: of each
+ * @flags: the owner's, not FERRY_RUN_DESCENDING
  */
-int (ferry_runs_append_many)(struct ferry_runs *runs, const struct ferry_run *run,
-			     unsigned int nr, unsigned int *done);
+struct ferry_folios {
+	const unsigned long long *pfn;
+	unsigned long long index;
+	unsigned int nr;
+	unsigned short order;
+	unsigned short flags;
+};
+
+/**
+ * ferry_runs_append_folios - ferry_runs_append() for many folios
+ * @done: how many are appended: all, or those before the first that fails
+ *
+ * Finds out which of them make runs. What lies apart becomes part of a list, which
+ * takes four bytes for each folio.
+ *
+ * Return: as ferry_runs_append().
+ */
+int (ferry_runs_append_folios)(struct ferry_runs *runs, const struct ferry_folios *folios,
+			       unsigned int *done);
 
 /**
  * ferry_runs_seal - complete the list for now

@@ -86,6 +86,8 @@ void runs()
 	write("kho_runs/two-blocks", fuzz::input(fuzz::fix_blocks, ref, pages));
 	write("kho_runs/golden",
 	      fuzz::input(0, {fuzz::first * 4096, 1, 4, 263'691, 0}, {golden("runs-v1.bin")}));
+	write("kho_runs/lists",
+	      fuzz::input(0, {fuzz::first * 4096, 1, 10, 3084, 0}, {golden("runs-v2.bin")}));
 }
 
 void trees()

@@ -95,7 +95,7 @@ TEST_F(KhoDamage, EveryByteOfABlockIsCovered)
 TEST_F(KhoDamage, Headers)
 {
 	refuse("wrong magic", [](Bulk, Blocks &b, Handed) { header(*b[0])->magic ^= 1; });
-	refuse("newer version", [](Bulk, Blocks &b, Handed) { header(*b[0])->version = 2; });
+	refuse("newer version", [](Bulk, Blocks &b, Handed) { header(*b[0])->version = 3; });
 	refuse("no version", [](Bulk, Blocks &b, Handed) { header(*b[0])->version = 0; });
 	refuse("no entries", [](Bulk, Blocks &b, Handed) { header(*b[1])->nr = 0; });
 	refuse("too many entries",
@@ -104,6 +104,103 @@ TEST_F(KhoDamage, Headers)
 	refuse("one entry less", [](Bulk, Blocks &b, Handed) { header(*b[2])->nr--; });
 	refuse("wrong sequence", [](Bulk, Blocks &b, Handed) { header(*b[1])->seq = 2; });
 	refuse("wrong checksum", [](Bulk, Blocks &b, Handed) { header(*b[2])->crc ^= 1; }, false);
+}
+
+// A block with a list of ten folios, of which `damage` changes what it likes.
+class KhoDamagedList : public KhoDamage {
+    protected:
+	using Damage = std::function<void(ferry_runs_block &, ferry_run_entry &, unsigned int *)>;
+
+	int open_with(const Damage &damage)
+	{
+		ferry_runs *out = ferry_runs_create(owner);
+		for (unsigned int i = 0; i < 11; ++i) {
+			ferry_run run = run_at(1 + i * 3, i, 1);
+			EXPECT_EQ(ferry_runs_append(out, &run), 0);
+		}
+		ferry_bulk ref;
+		EXPECT_EQ(ferry_runs_seal(out, &ref), 0);
+		kexec([&] { ferry_runs_destroy(out); },
+		      [&](fake::Handover &handover) {
+			      auto &page = handover.pages.at(ref.first / 4096);
+			      // The first one is an entry of its own.
+			      ferry_run_entry *head = entries(page) + 1;
+			      EXPECT_EQ(header(page)->nr, 1 + FERRY_RUN_LIST_ENTRIES(10));
+			      damage(*header(page), *head,
+				     reinterpret_cast<unsigned int *>(head + 1));
+			      fake::fix_block(page);
+		      });
+		ferry_runs_in *in = nullptr;
+		int err = ferry_runs_open(&ref, "list", &in);
+		ferry_runs_close(in);
+		return err;
+	}
+
+	void refuse_list(const char *why, const Damage &damage)
+	{
+		SCOPED_TRACE(why);
+		EXPECT_EQ(open_with(damage), -EBADMSG);
+		fake::power_off();
+	}
+};
+
+TEST_F(KhoDamagedList, IsRefused)
+{
+	using Block = ferry_runs_block &;
+	using Head = ferry_run_entry &;
+	using Places = unsigned int *;
+	constexpr unsigned long long one = 1ull << FERRY_RUN_INDEX_BITS;
+	constexpr unsigned int order_bit = FERRY_RUN_PFN_BITS;
+	EXPECT_EQ(open_with([](Block, Head, Places) {}), 0);
+	refuse_list("in a block that has none", [](Block b, Head, Places) { b.version = 1; });
+	refuse_list("no folios", [](Block, Head h, Places) { h.what &= one - 1; });
+	refuse_list("a folio more", [](Block, Head h, Places) { h.what += one; });
+	refuse_list("a folio less", [](Block, Head h, Places) { h.what -= one; });
+	refuse_list("beyond the block", [](Block, Head h, Places) { h.what += 3 * one; });
+	refuse_list("absurdly long", [](Block, Head h, Places) { h.what |= ~(one - 1); });
+	refuse_list("cut off", [](Block b, Head, Places) { --b.nr; });
+	refuse_list("descending",
+		    [](Block, Head h, Places) { h.where |= 1ull << (order_bit + 6 + 9); });
+	refuse_list("of large folios", [](Block, Head h, Places) { h.where |= 1ull << order_bit; });
+	refuse_list("of folios that are too large",
+		    [](Block, Head h, Places) { h.where |= 31ull << order_bit; });
+	refuse_list("not preserved", [](Block, Head, Places p) { p[9] += 1; });
+	refuse_list("not memory", [](Block, Head, Places p) { p[0] = ~0u; });
+	refuse_list("page 0", [](Block, Head, Places p) { p[0] = 0; });
+	refuse_list("elsewhere", [](Block, Head h, Places) { h.where |= 1ull << 47; });
+	refuse_list("beyond the file", [](Block, Head h, Places) { h.what |= one - 1; });
+}
+
+TEST_F(KhoDamagedList, AFolioThatIsThereTwiceIsGivenOnce)
+{
+	ferry_runs *out = ferry_runs_create(owner);
+	for (unsigned int i = 0; i < 11; ++i) {
+		ferry_run run = run_at(1 + i * 3, i, 1);
+		EXPECT_EQ(ferry_runs_append(out, &run), 0);
+	}
+	ferry_bulk ref;
+	EXPECT_EQ(ferry_runs_seal(out, &ref), 0);
+	kexec([&] { ferry_runs_destroy(out); },
+	      [&](fake::Handover &handover) {
+		      auto &page = handover.pages.at(ref.first / 4096);
+		      auto *place = reinterpret_cast<unsigned int *>(entries(page) + 2);
+		      place[7] = place[2];
+		      fake::fix_block(page);
+	      });
+	ferry_runs_in *in = nullptr;
+	ASSERT_EQ(ferry_runs_open(&ref, "list", &in), 0);
+	unsigned int got = 0, lost = 0;
+	ferry_run run;
+	while (int result = ferry_runs_next(in, &run)) {
+		lost += result < 0;
+		got += result > 0;
+		if (result > 0)
+			linux_release(run.pfn, run.count, run.order);
+	}
+	EXPECT_EQ(got, 10u);
+	EXPECT_EQ(lost, 1u);
+	ferry_runs_close(in);
+	fake::power_off();
 }
 
 TEST_F(KhoDamage, Links)

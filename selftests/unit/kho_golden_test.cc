@@ -229,6 +229,64 @@ TEST_F(KhoGolden, RunsAreRead)
 	EXPECT_EQ(fake::waiting(), 0u);
 }
 
+// Two lists, and a run between them.
+Runs sample_lists()
+{
+	return {
+		run_at(1, 0, 1),
+		run_at(7, 1, 1),
+		run_at(3, 2, 1),
+		run_at(100, 3, 9),
+		run_at(1 << 18, 512, 1, 9, 5),
+		run_at(1 << 17, 1024, 1, 9, 5),
+		run_at(3 << 16, 1536, 1, 9, 5),
+		run_at(1 << 19, 2048, 1, 9, 5),
+		run_at(9 << 16, 2560, 1, 9, 5),
+		run_at(10 << 16, 3072, 1, 9, 5),
+	};
+}
+
+TEST_F(KhoGolden, Lists)
+{
+	ferry_runs *runs = ferry_runs_create(owner);
+	for (const ferry_run &run : sample_lists())
+		ASSERT_EQ(ferry_runs_append(runs, &run), 0);
+	ferry_bulk ref;
+	ASSERT_EQ(ferry_runs_seal(runs, &ref), 0);
+	auto page = fake::handover().pages.at(ref.first / 4096);
+	expect_golden("runs-v2.bin", {page.begin(), page.end()});
+	ferry_runs_destroy(runs);
+}
+
+TEST_F(KhoGolden, ListsAreRead)
+{
+	unload();
+	fake::Handover handover;
+	Bytes bytes = golden("runs-v2.bin");
+	ASSERT_EQ(bytes.size(), 4096u);
+	fake::Handover::Page page;
+	std::copy(bytes.begin(), bytes.end(), page.begin());
+	handover.preserve(fake::first_pfn + 9, page);
+	unsigned long long pages = 0;
+	for (const ferry_run &run : sample_lists()) {
+		pages += static_cast<unsigned long long>(run.count) << run.order;
+		if (run.order)
+			handover.keys[run.pfn] = run.order;
+		else
+			fake::preserve_pages(handover, run.pfn, run.count);
+	}
+	fake::boot(handover);
+	load();
+	ferry_bulk ref{(fake::first_pfn + 9) * 4096, 1, sample_lists().size(), pages, 0};
+	ferry_runs_in *in = nullptr;
+	ASSERT_EQ(ferry_runs_open(&ref, "golden", &in), 0);
+	auto taken = take(in);
+	EXPECT_EQ(taken, sample_lists());
+	release(taken);
+	ferry_runs_close(in);
+	EXPECT_EQ(fake::waiting(), 0u);
+}
+
 TEST_F(KhoGolden, Root)
 {
 	ASSERT_EQ(ferry_kho_register(&provider), 0);

@@ -424,9 +424,12 @@ TEST_F(KhoModule, FormatsAreJson)
 		  std::string::npos)
 		<< file.text;
 	EXPECT_NE(file.text.find("\"bulk\""), std::string::npos);
-	for (const char *frame : {"the root page", "the lists of runs", "the tree"})
+	for (auto &[frame, version] :
+	     {std::pair{"the root page", "1"}, std::pair{"the lists of runs", "2"},
+	      std::pair{"the tree", "1"}})
 		EXPECT_NE(file.text.find("{\"name\": \"" + std::string(frame) +
-					 "\", \"writes\": 1, \"reads\": [1, 1], \"fields\": []}"),
+					 "\", \"writes\": " + version + ", \"reads\": [1, " +
+					 version + "], \"fields\": []}"),
 			  std::string::npos)
 			<< frame;
 	long depth = 0;

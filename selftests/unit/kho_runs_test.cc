@@ -2,7 +2,9 @@
 // Lists of runs: written, handed over, read.
 #include "kho_testing.hh"
 
+#include <algorithm>
 #include <cerrno>
+#include <random>
 
 namespace {
 
@@ -94,8 +96,8 @@ TEST_F(KhoRuns, OthersStayApart)
 		run_at(11, 103, 1), // a hole in the file
 		run_at(12, 104, 1, 0, 1), // other flags
 		run_at(16, 108, 1, 2, 1), // another order
-		run_at(512, 112, 1, 2, 1), // elsewhere
-		run_at(516, 116, 2, 2, 1), // merges
+		run_at(512, 124, 1, 2, 1), // elsewhere
+		run_at(516, 128, 2, 2, 1), // merges
 		run_at(100, 0, 1), // backwards
 	};
 	Runs merged = apart;
@@ -191,18 +193,210 @@ TEST_F(KhoRuns, ARunThatCrossesNodesIsRefused)
 	ferry_runs_destroy(runs);
 }
 
-TEST_F(KhoRuns, ManyAreAppendedUpToTheFirstThatFails)
+TEST_F(KhoRuns, FoliosAreAppendedUpToTheFirstThatFails)
 {
-	Runs many = scattered(400);
 	ferry_runs *runs = create();
+	std::vector<unsigned long long> pfn;
+	for (unsigned int i = 0; i < 400; ++i)
+		pfn.push_back(fake::first_folio + 1 + i * 2);
+	ferry_folios folios{pfn.data(), 7, 300, 0, 0};
 	unsigned int done = 0;
-	ASSERT_EQ(ferry_runs_append_many(runs, many.data(), 300, &done), 0);
+	ASSERT_EQ(ferry_runs_append_folios(runs, &folios, &done), 0);
 	EXPECT_EQ(done, 300u);
-	many[350].count = 0;
-	EXPECT_EQ(ferry_runs_append_many(runs, &many[300], 100, &done), -EINVAL);
+	pfn[350] = 0;
+	folios = {pfn.data() + 300, 307, 100, 0, 0};
+	EXPECT_EQ(ferry_runs_append_folios(runs, &folios, &done), -EINVAL);
 	EXPECT_EQ(done, 50u);
-	Runs expected(many.begin(), many.begin() + 350);
+	Runs expected;
+	for (unsigned int i = 0; i < 350; ++i)
+		expected.push_back(run_at(1 + i * 2, 7 + i, 1));
 	EXPECT_EQ(walk(runs), expected);
+	ferry_runs_destroy(runs);
+}
+
+// Folios by their place in the file, as a file has them.
+class KhoLists : public KhoRuns {
+    protected:
+	// Single folios of one order: what walk() says, taken apart.
+	static Runs apart(const Runs &runs)
+	{
+		Runs all;
+		for (const ferry_run &run : runs) {
+			constexpr unsigned short down = FERRY_RUN_DESCENDING;
+			for (unsigned int i = 0; i < run.count; ++i) {
+				fake::Pfn at = run.flags & down ? run.count - 1 - i : i;
+				all.push_back({run.pfn + (at << run.order),
+					       run.index + (fake::Pfn{i} << run.order), 1,
+					       run.order,
+					       static_cast<unsigned short>(run.flags & ~down)});
+			}
+		}
+		return all;
+	}
+
+	// Pieces that ascend, descend, or lie alone, in a memory that has them once.
+	static std::vector<unsigned long long> random_folios(std::mt19937 &random, unsigned int nr,
+							     unsigned int order)
+	{
+		std::vector<unsigned long long> pieces;
+		for (unsigned int i = 0; i < nr / 8; ++i)
+			pieces.push_back(fake::first_folio + (fake::Pfn{i * 16 + 1} << order));
+		std::ranges::shuffle(pieces, random);
+		std::vector<unsigned long long> pfn;
+		for (unsigned long long at : pieces) {
+			const unsigned int length = random() % 3 ? 1 : 1 + random() % 12;
+			const bool down = random() % 2;
+			for (unsigned int i = 0; i < length; ++i)
+				pfn.push_back(at + (fake::Pfn{down ? length - 1 - i : i} << order));
+		}
+		return pfn;
+	}
+
+	// In batches, and with holes in the file.
+	static int append_folios(ferry_runs *runs, const std::vector<unsigned long long> &pfn,
+				 unsigned int order, unsigned int batch, Runs &appended)
+	{
+		unsigned long long index = 0;
+		for (std::size_t at = 0; at < pfn.size(); at += batch) {
+			const unsigned int nr = static_cast<unsigned int>(
+				std::min<std::size_t>(batch, pfn.size() - at));
+			ferry_folios folios{pfn.data() + at, index, nr,
+					    static_cast<unsigned short>(order), 5};
+			unsigned int done = 0;
+			int err = ferry_runs_append_folios(runs, &folios, &done);
+			EXPECT_EQ(done == nr, !err);
+			for (unsigned int i = 0; i < done; ++i)
+				appended.push_back({pfn[at + i], index + (fake::Pfn{i} << order), 1,
+						    static_cast<unsigned short>(order), 5});
+			if (err)
+				return err;
+			index += (fake::Pfn{nr} << order) + (at % 5 ? 0 : fake::Pfn{1} << order);
+		}
+		return 0;
+	}
+};
+
+TEST_F(KhoLists, PagesThatLieApartTakeFourBytesEach)
+{
+	ferry_runs *out = create();
+	std::vector<unsigned long long> pfn;
+	// Their order in memory is another one than in the file.
+	for (unsigned int i = 0; i < 16384; ++i)
+		pfn.push_back(fake::first_folio + 1 + (i * 7919 % 16384) * 2);
+	Runs appended;
+	ferry_folios folios{pfn.data(), 0, 16384, 0, 0};
+	unsigned int done;
+	ASSERT_EQ(ferry_runs_append_folios(out, &folios, &done), 0);
+	ferry_bulk ref = seal(out);
+	EXPECT_EQ(ref.pages, 16384u);
+	EXPECT_EQ(ref.runs, 16384u);
+	// One of them is an entry at the begin of each block.
+	EXPECT_EQ(ref.blocks, (16384u + 1008) / 1009);
+	for (unsigned int i = 0; i < 16384; ++i)
+		appended.push_back({pfn[i], i, 1, 0, 0});
+	EXPECT_EQ(walk(out), appended);
+	kexec([&] { ferry_runs_destroy(out); });
+	ferry_runs_in *in = nullptr;
+	ASSERT_EQ(ferry_runs_open(&ref, "test", &in), 0);
+	Runs arrived = take(in);
+	EXPECT_EQ(arrived, appended);
+	ferry_runs_close(in);
+	release(arrived);
+	EXPECT_EQ(fake::waiting(), 0u);
+}
+
+TEST_F(KhoLists, ALongRunIsOneEntryAmongThem)
+{
+	ferry_runs *out = create();
+	std::vector<unsigned long long> pfn;
+	for (fake::Pfn at : {5, 3, 9, 7})
+		pfn.push_back(fake::first_folio + at);
+	for (fake::Pfn at = 100; at < 300; ++at)
+		pfn.push_back(fake::first_folio + at);
+	for (fake::Pfn at = 450; at > 400; --at)
+		pfn.push_back(fake::first_folio + at);
+	for (fake::Pfn at : {20, 21, 31, 30})
+		pfn.push_back(fake::first_folio + at);
+	ferry_folios folios{pfn.data(), 0, static_cast<unsigned int>(pfn.size()), 0, 0};
+	unsigned int done;
+	ASSERT_EQ(ferry_runs_append_folios(out, &folios, &done), 0);
+	constexpr unsigned short down = FERRY_RUN_DESCENDING;
+	Runs expected{run_at(5, 0, 1),	   run_at(3, 1, 1),
+		      run_at(9, 2, 1),	   run_at(7, 3, 1),
+		      run_at(100, 4, 200), run_at(401, 204, 50, 0, down),
+		      run_at(20, 254, 2),  run_at(30, 256, 2, 0, down)};
+	EXPECT_EQ(walk(out), expected);
+	ferry_usage usage;
+	ferry_runs_usage(out, &usage);
+	EXPECT_EQ(usage.runs, expected.size());
+	EXPECT_EQ(usage.pages, pfn.size());
+	ferry_runs_destroy(out);
+}
+
+TEST_F(KhoLists, AnyMixtureArrives)
+{
+	std::mt19937 random{20261126};
+	for (unsigned int round = 0; round < 60; ++round) {
+		SCOPED_TRACE(round);
+		const unsigned int order = round % 4 == 3 ? 2 : 0;
+		auto pfn = random_folios(random, 4000, order);
+		// A boundary of nodes, which goes through no folio.
+		if (round % 5 == 0)
+			fake::node_boundary = fake::first_folio + random() % 1000 * 4;
+		ferry_runs *out = create();
+		Runs appended;
+		ASSERT_EQ(append_folios(out, pfn, order, 1 + random() % 512, appended), 0);
+		ferry_bulk ref = seal(out);
+		ASSERT_EQ(apart(walk(out)), appended);
+		kexec([&] { ferry_runs_destroy(out); });
+		ferry_runs_in *in = nullptr;
+		ASSERT_EQ(ferry_runs_open(&ref, "test", &in), 0);
+		Runs arrived = take(in);
+		ASSERT_EQ(apart(arrived), appended);
+		ferry_runs_close(in);
+		release(arrived);
+		ASSERT_EQ(fake::waiting(), 0u);
+	}
+}
+
+TEST_F(KhoLists, EveryFailureLeavesThemUsable)
+{
+	std::mt19937 random{7};
+	const auto pfn = random_folios(random, 8000, 0);
+	for_each_failure([&] {
+		ferry_runs *runs = ferry_runs_create(owner);
+		if (!runs)
+			return -ENOMEM;
+		Runs appended;
+		int result = append_folios(runs, pfn, 0, 512, appended);
+		EXPECT_EQ(apart(walk(runs)), appended);
+		ferry_bulk ref;
+		int err = ferry_runs_seal(runs, &ref);
+		if (!err)
+			EXPECT_EQ(ref.pages, appended.size());
+		ferry_runs_destroy(runs);
+		return result ? result : err;
+	});
+}
+
+TEST_F(KhoLists, WhatIsNoFolioIsRefused)
+{
+	ferry_runs *runs = create();
+	std::vector<unsigned long long> pfn{fake::first_folio + 4, fake::first_folio + 16,
+					    fake::first_folio + 32};
+	unsigned int done;
+	for (unsigned long long bad : {0ull, fake::first_folio + 50, 1ull << 48, ~0ull}) {
+		pfn.push_back(bad);
+		ferry_folios folios{pfn.data(), 0, 4, 2, 0};
+		EXPECT_EQ(ferry_runs_append_folios(runs, &folios, &done), -EINVAL) << bad;
+		EXPECT_EQ(done, 3u);
+		ferry_runs_destroy(runs);
+		runs = create();
+		pfn.pop_back();
+	}
+	ferry_folios late{pfn.data(), (1ull << 40) - 8, 3, 2, 0};
+	EXPECT_EQ(ferry_runs_append_folios(runs, &late, &done), -EINVAL);
+	EXPECT_EQ(done, 2u);
 	ferry_runs_destroy(runs);
 }
 

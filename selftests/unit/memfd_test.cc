@@ -133,11 +133,13 @@ int ferry_runs_append(struct ferry_runs *runs, const struct ferry_run *run)
 	return 0;
 }
 
-int ferry_runs_append_many(struct ferry_runs *runs, const struct ferry_run *run, unsigned int nr,
-			   unsigned int *done)
+int ferry_runs_append_folios(struct ferry_runs *runs, const struct ferry_folios *folios,
+			     unsigned int *done)
 {
-	for (*done = 0; *done < nr; ++*done) {
-		if (int err = ferry_runs_append(runs, &run[*done]))
+	for (*done = 0; *done < folios->nr; ++*done) {
+		const Index index = folios->index + (Index(*done) << folios->order);
+		ferry_run run{folios->pfn[*done], index, 1, folios->order, folios->flags};
+		if (int err = ferry_runs_append(runs, &run))
 			return err;
 	}
 	return 0;
@@ -420,6 +422,7 @@ class MemfdTest : public testing::Test {
 	{
 		kho = {};
 		fake::shmem_kept = 0;
+		fake::shmem_checks = false;
 		EXPECT_EQ(memfd_module_init(), 0);
 	}
 	~MemfdTest() override
@@ -574,6 +577,67 @@ TEST_F(MemfdTest, TakesALargeFolioThatEndsBehindTheFile)
 	ASSERT_EQ(retrieve(&file), 0);
 	EXPECT_EQ(Shmem::of(file).pages(), 512u);
 	fake::shmem_drop(file);
+}
+
+TEST_F(MemfdTest, AFreezeFindsPagesThatAreAstray)
+{
+	static constexpr Index place = 5;
+	auto other_place = [](Shmem &shmem) {
+		fake::Folio &folio = *shmem.at(place);
+		fake::Folio mine = folio;
+		folio.pfn += 100;
+		return [&folio, mine] { folio = mine; };
+	};
+	auto another_size = [](Shmem &shmem) {
+		fake::Folio &folio = *shmem.at(place);
+		folio.order = 1;
+		return [&folio] { folio.order = 0; };
+	};
+	auto without_pin = [](Shmem &shmem) {
+		int &pins = shmem.at(place)->pins;
+		--pins;
+		return [&pins] { ++pins; };
+	};
+	auto in_scratch = [](Shmem &shmem) {
+		bool &where = shmem.at(place)->in_scratch;
+		where = true;
+		return [&where] { where = false; };
+	};
+	auto gone = [](Shmem &shmem) {
+		using Node = decltype(shmem.cache)::node_type;
+		auto node = std::make_shared<Node>(shmem.cache.extract(place));
+		return [&shmem, node] { shmem.cache.insert(std::move(*node)); };
+	};
+	struct {
+		const char *what;
+		std::function<std::function<void()>(Shmem &)> happens;
+	} const cases[] = {{"was replaced", other_place},
+			   {"was split", another_size},
+			   {"is not pinned", without_pin},
+			   {"is in scratch memory", in_scratch},
+			   {"is gone", gone}};
+	for (auto &[what, happens] : cases) {
+		SCOPED_TRACE(what);
+		Shmem shmem{8 * 4096};
+		// It lies in the middle of a run that descends.
+		for (Index index = 0; index < 8; ++index)
+			shmem.add(index, 0, 1, fake::shmem_pfns + 20 - index);
+		Preserved preserved{shmem};
+		ASSERT_EQ(preserved.preserve(), 0);
+		fake::shmem_checks = true;
+		EXPECT_EQ(preserved.freeze(), 0);
+		preserved.unfreeze();
+		auto mend = happens(shmem);
+		fake::clear_log();
+		EXPECT_EQ(preserved.freeze(), -EIO);
+		EXPECT_FALSE(shmem.held);
+		EXPECT_TRUE(fake::logged(FERRY_ERR, "memfd:test: the page at byte 20480"))
+			<< fake::log_text();
+		EXPECT_TRUE(fake::logged(FERRY_ERR, what)) << fake::log_text();
+		mend();
+		EXPECT_EQ(preserved.freeze(), 0);
+		fake::shmem_checks = false;
+	}
 }
 
 TEST_F(MemfdTest, LeavesPagesBeyondTheFileOut)

@@ -330,6 +330,27 @@ void linux_unpreserve(const struct ferry_run *run, unsigned int nr)
 		unpreserve_one(run[i].pfn, run[i].count, run[i].order);
 }
 
+int linux_preserve_list(unsigned long long pfn, unsigned int order, const unsigned int *place,
+			unsigned int nr)
+{
+	if (!nr)
+		bug("an empty list is preserved");
+	if (inject("linux_preserve_list"))
+		return -ENOMEM;
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (int err = preserve_one(pfn + (Pfn{place[i]} << order), 1, order))
+			return err;
+	}
+	return 0;
+}
+
+void linux_unpreserve_list(unsigned long long pfn, unsigned int order, const unsigned int *place,
+			   unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; ++i)
+		unpreserve_one(pfn + (Pfn{place[i]} << order), 1, order);
+}
+
 // ---- pages, in the kernel that gets them ----
 
 static bool is_preserved(unsigned long long pfn, unsigned int count, unsigned int order)

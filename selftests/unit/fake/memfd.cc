@@ -12,6 +12,7 @@ namespace fake {
 std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
 unsigned long hugetlb_adopted;
+bool shmem_checks;
 
 namespace {
 
@@ -247,6 +248,7 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		shmem.meanwhile(shmem);
 
 	int nr = 0;
+	unsigned int folios = 0;
 	for (Index index = first; index < end && index * 4096 < shmem.size;) {
 		Folio *folio = shmem.at(index);
 		if (!folio) {
@@ -257,8 +259,7 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 			continue;
 		}
 		if (folio->poisoned) {
-			while (nr--)
-				linux_shmem_unpin(&batch->run[nr]);
+			linux_shmem_unpin(batch->pfn, folios);
 			return -EHWPOISON;
 		}
 		if (!shmem.held || folio->dirty || folio->swapped)
@@ -274,37 +275,28 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 			flags = FERRY_MEMFD_UNWRITTEN;
 		}
 		unsigned short order = static_cast<unsigned short>(folio->order);
-		ferry_run *last = nr ? &batch->run[nr - 1] : nullptr;
-		constexpr unsigned short descends = FERRY_RUN_DESCENDING;
-		if (last && last->index + (static_cast<Index>(last->count) << last->order) != start)
-			last = nullptr;
-		if (last && last->order == order && last->flags == flags &&
-		    last->pfn + (static_cast<Index>(last->count) << order) == folio->pfn) {
-			++last->count;
-		} else if (last && last->order == order &&
-			   last->flags == (last->count == 1 ? flags : flags | descends) &&
-			   folio->pfn + size_of(*folio) == last->pfn) {
-			last->pfn = folio->pfn;
-			last->flags |= descends;
-			++last->count;
-		} else {
-			batch->run[nr++] = {folio->pfn, start, 1, order, flags};
+		linux_shmem_stretch *last = nr ? &batch->stretch[nr - 1] : nullptr;
+		if (!last || last->index + (Index{last->nr} << last->order) != start ||
+		    last->order != order || last->flags != flags) {
+			last = &batch->stretch[nr++];
+			*last = {start, 0, order, flags};
 		}
+		++last->nr;
+		batch->pfn[folios++] = folio->pfn;
 		index = start + size_of(*folio);
-		if (nr == LINUX_SHMEM_BATCH)
+		if (folios == LINUX_SHMEM_BATCH)
 			break;
 	}
 	return nr;
 }
 
-void linux_shmem_unpin(const struct ferry_run *run)
+void linux_shmem_unpin(const unsigned long long *pfn, unsigned int nr)
 {
-	for (unsigned int i = 0; i < run->count; ++i) {
-		Folio *folio = shmem_folio(run->pfn + (static_cast<Index>(i) << run->order));
-		if (!folio || folio->order != run->order)
-			bug("a folio is unpinned that is not there");
-		else
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (Folio *folio = shmem_folio(pfn[i]))
 			unpin(*folio);
+		else
+			bug("a folio is unpinned that is not there");
 	}
 }
 
@@ -319,6 +311,41 @@ void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsign
 		unpin(*folio);
 		first = (first & ~(size_of(*folio) - 1)) + size_of(*folio);
 	}
+}
+
+bool linux_shmem_checks(void)
+{
+	return shmem_checks;
+}
+
+const char *linux_shmem_astray(struct file *file, const struct ferry_run *run,
+			       unsigned long long *index)
+{
+	Shmem &shmem = Shmem::of(file);
+	if (!shmem.held)
+		bug("pages are checked that may come and go");
+	for (unsigned int i = 0; i < run->count; ++i) {
+		const bool descending = run->flags & FERRY_RUN_DESCENDING;
+		const Index at = descending ? run->count - 1 - i : i;
+		*index = run->index + (static_cast<Index>(i) << run->order);
+		Folio *folio = shmem.at(*index);
+		if (!folio)
+			return "is gone";
+		if (folio->order != run->order)
+			return "was split";
+		if (folio->pfn != run->pfn + (at << run->order))
+			return "was replaced";
+		if (!folio->pins)
+			return "is not pinned";
+		if (folio->in_scratch)
+			return "is in scratch memory";
+	}
+	return nullptr;
+}
+
+const char *linux_shmem_name(struct file *)
+{
+	return "memfd:test";
 }
 
 // ---- in the kernel that gets them ----
@@ -428,15 +455,12 @@ unsigned int linux_hugetlb_order(struct file *file)
 	return Shmem::of(file).huge_order;
 }
 
-unsigned int linux_hugetlb_reserved(struct file *file, unsigned long long first,
-				    struct linux_extent *extent, unsigned int max)
+unsigned long linux_hugetlb_reserved(struct file *file, struct linux_extent *extent,
+				     unsigned long max)
 {
-	unsigned int nr = 0;
-	for (auto &range : Shmem::of(file).reserved) {
-		if (range.end > first && nr < max)
-			extent[nr++] = {std::max(range.first, first), range.end};
-	}
-	return nr;
+	const auto &reserved = Shmem::of(file).reserved;
+	std::copy_n(reserved.begin(), std::min<std::size_t>(max, reserved.size()), extent);
+	return reserved.size();
 }
 
 int linux_hugetlb_tell(const struct ferry_run *run, bool come)

@@ -20,6 +20,8 @@ struct Folio {
 	bool uptodate = true;
 	bool dirty = true;
 	bool poisoned = false;
+	// In memory that the next kernel overwrites.
+	bool in_scratch = false;
 	// What every byte of it is.
 	unsigned char byte = 0;
 	int pins = 0;
@@ -96,5 +98,7 @@ void shmem_drop(struct file *file);
 extern unsigned long hugetlb_adopted;
 // What linux_shmem_keep() has looked at, in pages.
 extern unsigned long long shmem_kept;
+// Whether a freeze looks for pages that are astray.
+extern bool shmem_checks;
 
 } // namespace fake
