@@ -132,8 +132,8 @@ inline std::string text(const unsigned char *chars)
 	return reinterpret_cast<const char *>(chars);
 }
 
-// Of the files of a session of the last kernel that were not retrieved. A case that saw how they are released
-// tells of it then: selftests/run finds out which handler nobody saw.
+// Of the files of a session of the last kernel that were not retrieved. A case that saw how they
+// are released tells of it then: selftests/run finds out which handler nobody saw.
 inline std::vector<std::string> handlers_of(const Device &device, const std::string &name)
 {
 	std::vector<std::string> handlers;

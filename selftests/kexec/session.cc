@@ -387,7 +387,8 @@ const char *policy_name(const Content &content)
 	return content.name;
 }
 
-// KiB that nobody has: also those that wait in the lists of the CPUs, which may be many, and in the pool.
+// KiB that nobody has: also those that wait in the lists of the CPUs, which may be many, and in the
+// pool.
 long free_memory()
 {
 	auto zones = read_file("/proc/zoneinfo");
