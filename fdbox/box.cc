@@ -256,17 +256,35 @@ Result<void> Box::seal(Box *const *boxes, unsigned int nr)
 		if (boxes[i]->came_)
 			TRY(boxes[i]->came_->finish());
 	}
-	// Dropping it undoes what was preserved.
 	auto seal = TRY(ferry::make_ref<Seal>());
-	const unsigned long long number = nr > 1 ? ++last_set : 0;
-	for (unsigned int i = 0; i < nr; ++i) {
-		auto session = TRY(boxes[i]->make_session({number, i}));
-		TRY(seal->add(session));
-	}
-	for (unsigned int i = 0; i < nr; ++i)
-		TRY(boxes[i]->preserve_items(seal->files(), i));
-	TRY(check_status(ferry_luo_session_check(seal->files())));
+	TRY(preserve(*seal, boxes, nr));
 	done = std::move(seal);
+	return {};
+}
+
+Result<void> Box::add_session(Seal &seal, const Together &together) const
+{
+	auto session = TRY(make_session(together));
+	auto added = seal.add(session);
+	if (!added.has_value())
+		session.undo();
+	return added;
+}
+
+// Of a kexec in the middle the next kernel gets all of this, or nothing: it waits until we are
+// through.
+Result<void> Box::preserve(Seal &seal, Box *const *boxes, unsigned int nr)
+{
+	ferry_luo_enter();
+	ferry::Undo leave{ferry_luo_leave};
+	ferry::Undo undo{[&] { seal.undo(); }};
+	const unsigned long long number = nr > 1 ? ++last_set : 0;
+	for (unsigned int i = 0; i < nr; ++i)
+		TRY(boxes[i]->add_session(seal, {number, i}));
+	for (unsigned int i = 0; i < nr; ++i)
+		TRY(boxes[i]->preserve_items(seal.files(), i));
+	TRY(check_status(ferry_luo_session_check(seal.files())));
+	undo.dismiss();
 	return {};
 }
 
@@ -316,11 +334,17 @@ Result<void> Box::empty()
 
 Result<void> Seal::add(Session &session)
 {
-	SealLock lock{mutex_};
 	auto part = TRY(ferry::make<Part>(std::move(session)));
 	parts_.push_back(*part.release());
 	parts_first_ = parts_.front()->session.get();
 	return {};
+}
+
+void Seal::undo()
+{
+	for (auto at = parts_.end(); at != parts_.begin();)
+		(--at)->session.undo();
+	parts_first_ = nullptr;
 }
 
 bool Seal::closed()

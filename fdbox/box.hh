@@ -19,6 +19,9 @@ namespace fdbox {
 using ferry::FileRef;
 
 using Name = char[FDBOX_NAME_SIZE];
+// It is the label of a file in a session.
+static_assert(FDBOX_NAME_SIZE == FERRY_LUO_NAME_SIZE);
+static_assert(FDBOX_KEY_SIZE == sizeof(ferry_luo_lock::hash));
 // FDBOX_KEY_SIZE bytes of the caller's; null: none.
 using Key = const unsigned char *;
 
@@ -47,6 +50,12 @@ class Session {
 		if (session_)
 			ferry_luo_session_close(std::exchange(session_, nullptr));
 	}
+	// The same between ferry_luo_enter() and _leave().
+	void undo()
+	{
+		if (session_)
+			ferry_luo_session_undo(std::exchange(session_, nullptr));
+	}
 	ferry_luo_session *get() const
 	{
 		return session_;
@@ -70,8 +79,11 @@ class Seal : public ferry::RefCounted<Seal> {
 		open();
 	}
 
-	// Takes the session over, unless it fails: Errno::NoMem.
+	// Takes the session over, unless it fails: Errno::NoMem. Only as long as nobody else
+	// has it.
 	ferry::Result<void> add(Session &session);
+	// Likewise, between ferry_luo_enter() and _leave(): lets go of all of them.
+	void undo();
 	// The session with the files. For who knows that nobody opens or finishes it meanwhile:
 	// whoever makes it, and a box of it that came and is sealed still.
 	ferry_luo_session *files() const
@@ -199,6 +211,8 @@ class Box : public ferry::Linked<Box>, public ferry::RefCounted<Box> {
 	bool sealed();
 	ferry::Result<void> begin_sealing();
 	void end_sealing(ferry::Ref<Seal> seal);
+	static ferry::Result<void> preserve(Seal &seal, Box *const *boxes, unsigned int nr);
+	ferry::Result<void> add_session(Seal &seal, const Together &together) const;
 	ferry::Result<Session> make_session(const Together &together) const;
 	ferry::Result<void> preserve_items(ferry_luo_session *files, unsigned int place);
 	ferry::Result<void> load_items(const Together &together);

@@ -4,6 +4,7 @@
 #include <ferry/log.hh>
 #include <ferry/scope.hh>
 
+#include <atomic>
 #include <string_view>
 
 #include "fdbox/box.hh"
@@ -29,6 +30,8 @@ namespace {
 using Boxes = ferry::List<Box>;
 struct All {
 	ferry::Locked<Boxes, "fdbox.boxes"> boxes;
+	// Those of the last kernel are among them, as far as they can be.
+	std::atomic<bool> complete{false};
 };
 constinit All *all;
 
@@ -63,20 +66,6 @@ template <class Arg> Name &name_of(Arg &arg)
 	return reinterpret_cast<Name &>(arg.name);
 }
 
-// Null when the call has none.
-Result<Key> key_of(const fdbox_box &arg)
-{
-	if (arg.flags & ~FDBOX_KEY)
-		return fail(Errno::OpNotSupp);
-	if (arg.flags & FDBOX_KEY)
-		return arg.key;
-	for (unsigned char byte : arg.key) {
-		if (byte)
-			return fail(Errno::Inval);
-	}
-	return nullptr;
-}
-
 /* ---- on /dev/fdbox/fdbox ---- */
 
 Result<void> create_box(void *user)
@@ -84,7 +73,7 @@ Result<void> create_box(void *user)
 	Call<fdbox_box> call;
 	ferry::Undo wipe{[&] { linux_wipe(&call.arg, sizeof(call.arg)); }};
 	TRY(call.read(user, sizeof(call.arg)));
-	Key key = TRY(key_of(call.arg));
+	Key key = TRY(ferry::key_of<FDBOX_KEY>(call.arg));
 	auto box = TRY(Box::create(name_of(call.arg), key));
 	auto boxes = all->boxes.lock();
 	return add(*boxes, std::move(box));
@@ -95,7 +84,7 @@ Result<void> delete_box(void *user)
 	Call<fdbox_box> call;
 	ferry::Undo wipe{[&] { linux_wipe(&call.arg, sizeof(call.arg)); }};
 	TRY(call.read(user, sizeof(call.arg)));
-	Key key = TRY(key_of(call.arg));
+	Key key = TRY(ferry::key_of<FDBOX_KEY>(call.arg));
 	call.arg.name[sizeof(call.arg.name) - 1] = 0;
 	auto boxes = all->boxes.lock();
 	Box *box = find(*boxes, name_of(call.arg));
@@ -252,6 +241,8 @@ Result<void> run_manager(unsigned int command, void *user)
 	const ManagerCommand *entry = ferry::find_number(manager_commands, command);
 	if (!entry || entry->command != command)
 		return fail(Errno::NotTty);
+	if (!all->complete)
+		return fail(Errno::Again);
 	return entry->run(user);
 }
 
@@ -382,22 +373,18 @@ int fdbox_module_init()
 	if (!made.has_value())
 		return ferry::to_errno(made);
 	all = made->release();
-	fdbox::take_carried();
 	return 0;
+}
+
+void fdbox_module_start()
+{
+	fdbox::take_carried();
+	all->complete = true;
 }
 
 void fdbox_module_exit()
 {
-	// Boxes hold the module, but for when it could not be loaded.
-	{
-		auto boxes = all->boxes.lock();
-		while (fdbox::Box *box = boxes->front()) {
-			linux_box_remove(box->device);
-			boxes->remove(*box);
-			box->put();
-			ferry_module_put(linux_this_module());
-		}
-	}
+	// There are no boxes: each holds the module.
 	ferry::destroy(all);
 	all = nullptr;
 }

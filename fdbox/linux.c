@@ -198,9 +198,12 @@ static int __init linux_init(void)
 	if (err)
 		return err;
 	err = misc_register(&manager);
-	if (err)
+	if (err) {
 		fdbox_module_exit();
-	return err;
+		return err;
+	}
+	fdbox_module_start();
+	return 0;
 }
 
 static void __exit linux_exit(void)

@@ -62,7 +62,10 @@ struct module *(linux_this_module)(void);
 
 /* ---- what linux.c calls ---- */
 
+/* What can fail of it: nobody may have anything of a module open whose init fails. */
 int (fdbox_module_init)(void);
+/* After it, and when /dev/fdbox/fdbox is there: the boxes of the last kernel come. */
+void (fdbox_module_start)(void);
 void (fdbox_module_exit)(void);
 
 long (fdbox_manager_ioctl)(unsigned int command, void *user);

@@ -44,6 +44,31 @@ class Keeper {
 	unsigned long long next_ = 0;
 };
 
+} // namespace
+
+// Tells how much of what devices reach was gone through: not at every page.
+class Context::Progress {
+    public:
+	Progress(ferry_luo_file *self, unsigned long long total) : self_{self}, total_{total}
+	{
+	}
+	void add(unsigned long long bytes)
+	{
+		done_ += bytes;
+		if (done_ - told_ < step)
+			return;
+		told_ = done_;
+		ferry_luo_progress(self_, done_, std::max(done_, total_));
+	}
+
+    private:
+	static constexpr unsigned long long step = 64ull << 20;
+	ferry_luo_file *self_;
+	unsigned long long total_, done_ = 0, told_ = 0;
+};
+
+namespace {
+
 // Is this part of a file what is at this place in memory?
 Result<void> check_pages(const linux_mapping &mapping, Range range)
 {
@@ -90,10 +115,24 @@ Result<Owned<Context>> Context::preserve(const ferry_luo_args &args, ferry_owner
 	TRY(check_status(err));
 	context->frozen_ = true;
 	TRY(context->find_mappings(args.self));
-	TRY(context->find_tables(owner));
+	TRY(context->find_tables(owner, args.self));
 	if (context->settled_)
 		TRY(context->check_tables());
+	context->tell_usage(args.self);
 	return context;
+}
+
+void Context::tell_usage(ferry_luo_file *self) const
+{
+	ferry_usage all{};
+	for (unsigned int i = 0; i < nr_tables_; ++i) {
+		ferry_usage usage;
+		ferry_runs_usage(tables_[i].pages, &usage);
+		all.pages += usage.pages;
+		all.runs += usage.runs;
+		all.metadata += usage.metadata;
+	}
+	ferry_luo_usage(self, &all);
 }
 
 // ---- what is mapped ----
@@ -150,7 +189,7 @@ Result<void> Context::add_mapping(const linux_mapping &mapping, ferry_luo_file *
 
 // ---- page tables ----
 
-Result<void> Context::find_tables(ferry_owner *owner)
+Result<void> Context::find_tables(ferry_owner *owner, ferry_luo_file *self)
 {
 	int err = linux_iommufd_tables(
 		file_,
@@ -174,12 +213,28 @@ Result<void> Context::find_tables(ferry_owner *owner)
 		},
 		this);
 	TRY(check_status(err));
+	Progress progress{self, mapped()};
 	for (unsigned int i = 0; i < nr_tables_; ++i)
-		TRY(keep_table(tables_[i], owner));
+		TRY(keep_table(tables_[i], owner, progress));
 	return {};
 }
 
-Result<void> Context::keep_table(Table &table, ferry_owner *owner)
+// Bytes that all page tables lead to together, if each has all of its IOAS.
+unsigned long long Context::mapped() const
+{
+	unsigned long long bytes = 0;
+	for (unsigned int i = 0; i < nr_mappings_;) {
+		const unsigned int ioas = mappings_[i].ioas;
+		unsigned long long of_ioas = 0;
+		for (; i < nr_mappings_ && mappings_[i].ioas == ioas; ++i)
+			of_ioas += mappings_[i].length;
+		bytes += of_ioas * std::count_if(tables_, tables_ + nr_tables_,
+						 [&](const Table &t) { return t.ioas == ioas; });
+	}
+	return bytes;
+}
+
+Result<void> Context::keep_table(Table &table, ferry_owner *owner, Progress &progress)
 {
 	table.pages = ferry_runs_create(owner);
 	if (!table.pages)
@@ -187,7 +242,7 @@ Result<void> Context::keep_table(Table &table, ferry_owner *owner)
 	Keeper keeper{table.pages};
 	Leaves<Keeper> leaves{table.where, keeper};
 	for (Range leaf; TRY(leaves.next(leaf));)
-		;
+		progress.add(leaf.length);
 	ferry_bulk unused;
 	return check_status(ferry_runs_seal(table.pages, &unused));
 }

@@ -53,8 +53,11 @@ class Context {
 
 	ferry::Result<void> find_mappings(ferry_luo_file *self);
 	ferry::Result<void> add_mapping(const linux_mapping &mapping, ferry_luo_file *self);
-	ferry::Result<void> find_tables(ferry_owner *owner);
-	ferry::Result<void> keep_table(Table &table, ferry_owner *owner);
+	class Progress;
+	ferry::Result<void> find_tables(ferry_owner *owner, ferry_luo_file *self);
+	ferry::Result<void> keep_table(Table &table, ferry_owner *owner, Progress &progress);
+	unsigned long long mapped() const;
+	void tell_usage(ferry_luo_file *self) const;
 	ferry::Result<void> check_tables() const;
 	ferry::Result<void> check(const Table &table) const;
 

@@ -21,21 +21,6 @@ template <class Arg> auto &name_of(Arg &arg)
 	return reinterpret_cast<char(&)[LIVEUPDATE_SESSION_NAME_LENGTH]>(arg.name);
 }
 
-// The key of a call; null when it has none.
-template <class Arg> Result<Key> key_of(const Arg &arg)
-{
-	if (arg.flags & ~LIVEUPDATE_FERRY_KEY)
-		return fail(Errno::OpNotSupp);
-	if (arg.flags & LIVEUPDATE_FERRY_KEY)
-		return arg.key;
-	// Who gives a key and does not say so would believe that it counts.
-	for (unsigned char byte : arg.key) {
-		if (byte)
-			return fail(Errno::Inval);
-	}
-	return nullptr;
-}
-
 Result<Terms> terms_of(unsigned int policy, unsigned long long deadline_ms)
 {
 	if (policy > LIVEUPDATE_FERRY_POLICY_KEEP)
@@ -53,7 +38,7 @@ Result<void> create_with_key(Orchestrator &orchestrator, void *user)
 	Call<liveupdate_ferry_create_session> call;
 	ferry::Undo wipe{[&] { linux_wipe(&call.arg, sizeof(call.arg)); }};
 	TRY(call.read(user, sizeof(call.arg)));
-	Key key = TRY(key_of(call.arg));
+	Key key = TRY(ferry::key_of<LIVEUPDATE_FERRY_KEY>(call.arg));
 	Terms terms = TRY(terms_of(call.arg.policy, call.arg.deadline_ms));
 	return respond_with_fd(
 		call, [&] { return orchestrator.create_session(name_of(call.arg), key, terms); });
@@ -64,7 +49,7 @@ Result<void> retrieve_with_key(Orchestrator &orchestrator, void *user)
 	Call<liveupdate_ferry_retrieve_session> call;
 	ferry::Undo wipe{[&] { linux_wipe(&call.arg, sizeof(call.arg)); }};
 	TRY(call.read(user, sizeof(call.arg)));
-	Key key = TRY(key_of(call.arg));
+	Key key = TRY(ferry::key_of<LIVEUPDATE_FERRY_KEY>(call.arg));
 	if (call.arg.reserved)
 		return fail(Errno::Inval);
 	return respond_with_fd(

@@ -281,11 +281,26 @@ int ferry_luo_lock_open(const ferry_luo_lock *lock, const char *name, const unsi
 	return -int(Errno::Perm);
 }
 
+void ferry_luo_enter()
+{
+	orchestrator->gate().lock_shared();
+}
+
+void ferry_luo_leave()
+{
+	orchestrator->gate().unlock_shared();
+}
+
 int ferry_luo_session_create(const ferry_luo_about *about, ferry_luo_session **session)
 {
 	auto made = orchestrator->create_session(*about);
 	*session = made.has_value() ? luo::outside(*made) : nullptr;
 	return ferry::to_errno(made);
+}
+
+void ferry_luo_session_undo(ferry_luo_session *session)
+{
+	orchestrator->undo_session(luo::inside(session));
 }
 
 int ferry_luo_session_take(const char *maker, ferry_luo_session **session, ferry_luo_about *about)
@@ -300,13 +315,11 @@ int ferry_luo_session_take(const char *maker, ferry_luo_session **session, ferry
 int ferry_luo_session_preserve(ferry_luo_session *session, file *file, unsigned long long token,
 			       const char *label)
 {
-	auto gate = orchestrator->enter();
 	return ferry::to_errno(luo::inside(session).preserve(FileRef::share(file), token, label));
 }
 
 int ferry_luo_session_check(ferry_luo_session *session)
 {
-	auto gate = orchestrator->enter();
 	return ferry::to_errno(luo::inside(session).check_needs());
 }
 

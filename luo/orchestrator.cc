@@ -203,7 +203,6 @@ Result<Session *> Orchestrator::create_session(const ferry_luo_about &about)
 {
 	if (bounded(about.name).empty() || !about.maker[0])
 		return fail(Errno::Inval);
-	auto gate = enter();
 	auto session = TRY(Session::create(about, {Policy::Keep, 0}, common));
 	auto sessions = sessions_.lock();
 	if (taken(*sessions, about.name))
@@ -270,9 +269,14 @@ void Orchestrator::release_session(Session &session)
 {
 	auto gate = enter();
 	if (!session.incoming())
-		session.unpreserve();
-	else if (!leave(session))
-		return;
+		undo_session(session);
+	else if (leave(session))
+		remove(session);
+}
+
+void Orchestrator::undo_session(Session &session)
+{
+	session.unpreserve();
 	remove(session);
 }
 

@@ -44,8 +44,11 @@ class Orchestrator {
 	// A file for a carried session. Errno::NoEnt; Errno::Perm: not with this key;
 	// Errno::Inval: it has one.
 	ferry::Result<FileRef> retrieve_session(const char (&name)[64], Key key = nullptr);
-	// The same for a module, without a file; and how it lets go.
+	// The same for a module, without a file; with the gate held.
 	ferry::Result<Session *> create_session(const ferry_luo_about &about);
+	// Undoes it again; with the gate held, too.
+	void undo_session(Session &session);
+	// One that a module made in the last kernel.
 	ferry::Result<Session *> take_session(const char *maker);
 	// Finishes a carried session that nobody has. Errno::NoEnt; Errno::Busy:
 	// somebody has it; Errno::Perm; and Session::finish()'s.
@@ -79,10 +82,16 @@ class Orchestrator {
 	// Errno::NoEnt.
 	ferry::Result<ferry::Ref<Session>> find_session(const char (&name)[64], bool incoming);
 
+	using Gate = ferry::RwSem<"luo.gate">;
 	// Held by every operation on a session.
 	auto enter()
 	{
 		return ferry::SharedGuard{gate_};
+	}
+	// For a module, which may do several at once.
+	Gate &gate()
+	{
+		return gate_;
 	}
 
 	// In reboot(2): freeze all, and write the tree. All or nothing; on success
@@ -114,7 +123,7 @@ class Orchestrator {
 	ferry::Result<void> write_all(ferry_writer &writer, unsigned long long freeze_ns);
 	static int provide(void *self, ferry_writer *writer, bool final);
 
-	ferry::RwSem<"luo.gate"> gate_;
+	Gate gate_;
 	ferry::Locked<Sessions, "luo.sessions"> sessions_;
 	// Somebody has the device open and does not share it; and all who have.
 	std::atomic<bool> exclusive_{false};

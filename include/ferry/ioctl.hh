@@ -81,6 +81,21 @@ template <std::size_t size> auto &text(unsigned char (&name)[size])
 	return reinterpret_cast<char(&)[size]>(name);
 }
 
+// The key of a call, if its flags have this one; null when it has none.
+template <unsigned int has_key, class Arg> Result<const unsigned char *> key_of(const Arg &arg)
+{
+	if (arg.flags & ~has_key)
+		return fail(Errno::OpNotSupp);
+	if (arg.flags & has_key)
+		return arg.key;
+	// Who gives a key and does not say so would believe that it counts.
+	for (unsigned char byte : arg.key) {
+		if (byte)
+			return fail(Errno::Inval);
+	}
+	return nullptr;
+}
+
 // The entry that has the number of a command; null: none has.
 template <class Entry, std::size_t size>
 const Entry *find_number(const Entry (&entries)[size], unsigned int command)

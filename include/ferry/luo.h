@@ -102,8 +102,8 @@ struct ferry_luo_ops {
  * @compatible: what files of this kind are called in the tree, with version
  *              ("memfd-v1"); shorter than FERRY_LUO_COMPATIBLE_SIZE
  * @module:     that is held while a file of this kind is preserved, and from its
- *              retrieval until it is finished; a file that waits for its
- *              retrieval also waits for a handler to be loaded
+ *              prepare() or retrieval until it is finished; a file that waits for
+ *              its retrieval also waits for a handler to be loaded
  * @ops:        operations
  */
 struct ferry_luo_handler {
@@ -212,7 +212,7 @@ void (ferry_luo_lock_make)(struct ferry_luo_lock *lock, const unsigned char *key
 
 /**
  * ferry_luo_lock_open - does a key fit?
- * @name: of what is locked, for the log, which gets a few lines at the most
+ * @name: of what is locked, for the log, which gets at most ten lines in five seconds
  * Return: 0, or -EPERM. Takes the same time for all keys that do not fit.
  */
 int (ferry_luo_lock_open)(const struct ferry_luo_lock *lock, const char *name,
@@ -243,8 +243,20 @@ struct ferry_luo_about {
  * operation. What is carried is kept in the next kernel, as by
  * LIVEUPDATE_FERRY_POLICY_KEEP.
  */
+
+/*
+ * No kexec comes between these two: it waits. So what is made there crosses as a whole, or
+ * not at all. _create(), _undo(), _preserve() and _check() are called there only, the others
+ * not; and no lock of the caller's is taken there that is held elsewhere around one of these
+ * calls. Both by the same task.
+ */
+void (ferry_luo_enter)(void);
+void (ferry_luo_leave)(void);
+
 int (ferry_luo_session_create)(const struct ferry_luo_about *about,
 			       struct ferry_luo_session **session);
+/* As _close(), of one that was created. */
+void (ferry_luo_session_undo)(struct ferry_luo_session *session);
 /* A session of the last kernel that the maker has not taken yet. -ENOENT: no more. */
 int (ferry_luo_session_take)(const char *maker, struct ferry_luo_session **session,
 			     struct ferry_luo_about *about);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "selftests/kexec/dma.hh"
+#include "selftests/kexec/ferry.hh"
 #include "selftests/kexec/veto.hh"
 
 namespace {
@@ -540,6 +541,8 @@ AFTER()
 	Memory memory(VALUE(session.retrieve(MEMORY)));
 	Recorder ring(memory, 0);
 	CHECK(ring.runs());
+	auto handlers = ferry::handlers_of(stage.device, "dma-orphan");
+	CHECK_EQ(handlers.size(), 2);
 	OK(session.finish());
 	CHECK(ring.stands());
 	CHECK(!(dma::config_word(dma::orphan, 4) & dma::bus_master));
@@ -547,6 +550,7 @@ AFTER()
 	Iommufd next;
 	Pci again(dma::orphan, next);
 	again.attach(next.ioas());
+	ferry::tell_released(handlers);
 }
 
 // ---- other devices ----

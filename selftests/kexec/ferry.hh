@@ -132,6 +132,23 @@ inline std::string text(const unsigned char *chars)
 	return reinterpret_cast<const char *>(chars);
 }
 
+// Of the files of a session of the last kernel that were not retrieved. A case that saw how they
+// are released tells of it then: selftests/run finds out which handler nobody saw.
+inline std::vector<std::string> handlers_of(const Device &device, const std::string &name)
+{
+	std::vector<std::string> handlers;
+	for (auto &file : VALUE(files(device, name, LIVEUPDATE_FERRY_INCOMING)))
+		if (file.state == LIVEUPDATE_FERRY_FILE_WAITING)
+			handlers.push_back(text(file.handler));
+	return handlers;
+}
+inline void tell_released(const std::vector<std::string> &handlers)
+{
+	for (auto &handler : handlers)
+		if (!ktap::current.failed)
+			ktap::print("# released %s", handler.c_str());
+}
+
 // The state of a session of the last kernel; -1: there is none.
 inline int state_of(const Device &device, const std::string &name)
 {

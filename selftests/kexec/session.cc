@@ -330,6 +330,22 @@ void put_memfd(Session &session)
 	OK(session.preserve(memfd.get(), 1));
 }
 
+constexpr char huge_pool[] = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+constexpr unsigned huge_pages = 4;
+constexpr uint64_t huge_page = 2 * MiB;
+
+void put_hugetlb(Session &session)
+{
+	// For this file, and those of other cases that are carried at the same time.
+	auto pages = std::atol(read_file(huge_pool).c_str()) + huge_pages;
+	REQUIRE(write_file(huge_pool, std::to_string(pages)));
+	auto memfd = make_memfd(huge_pages * huge_page, MFD_HUGETLB);
+	Map map(memfd, huge_pages * huge_page, PROT_READ | PROT_WRITE);
+	for (unsigned i = 0; i < huge_pages; i++)
+		map.data()[i * huge_page] = 1;
+	OK(session.preserve(memfd.get(), 1));
+}
+
 void put_machine(Session &session, bool gmem)
 {
 	machine::need_kvm();
@@ -351,6 +367,7 @@ void put_test_files(Session &session)
 
 const std::vector<Content> contents = {
 	{"memfd", put_memfd, 60 * 1024},
+	{"memfd of hugetlb", put_hugetlb, (huge_pages - 1) * huge_page / KiB},
 	{"VM, vCPUs, memfd", [](Session &session) { put_machine(session, false); }, 0},
 	{"VM, vCPUs, guest_memfd", [](Session &session) { put_machine(session, true); }, 0},
 	{"test handler", put_test_files, 0},
@@ -361,7 +378,7 @@ void need_handlers(const Content &content)
 {
 	if (content.put == put_test_files)
 		need_handler();
-	else if (content.put != put_memfd)
+	else if (content.put != put_memfd && content.put != put_hugetlb)
 		machine::need_kvm();
 }
 
@@ -370,14 +387,16 @@ const char *policy_name(const Content &content)
 	return content.name;
 }
 
-// KiB that nobody has: also those that wait in the lists of the CPUs, which may be many.
+// KiB that nobody has: also those that wait in the lists of the CPUs, which may be many, and in the
+// pool.
 long free_memory()
 {
 	auto zones = read_file("/proc/zoneinfo");
 	long pages = 0;
 	for (size_t at = 0; (at = zones.find(" count:", at)) != zones.npos; at++)
 		pages += std::atol(zones.c_str() + at + 7);
-	return meminfo("MemFree") + pages * long(page / KiB);
+	return meminfo("MemFree") + pages * long(page / KiB) +
+	       meminfo("HugePages_Free") * long(huge_page / KiB);
 }
 
 void check_released(const Content &content, Stage &stage, const std::string &name,
@@ -386,6 +405,8 @@ void check_released(const Content &content, Stage &stage, const std::string &nam
 	long before = free_memory();
 	if (content.put == put_test_files)
 		clear_log();
+	auto handlers = ferry::handlers_of(stage.device, name);
+	CHECK(!handlers.empty());
 	release();
 	CHECK_EQ(ferry::state_of(stage.device, name), -1);
 	FAILS(stage.device.retrieve(name), ENOENT);
@@ -394,6 +415,7 @@ void check_released(const Content &content, Stage &stage, const std::string &nam
 		ktap::print("# %ld KiB were free, %ld are", before, free_memory());
 	if (content.put == put_test_files)
 		CHECK(called("policy:", "finish", "finish a; finish b; finish c"));
+	ferry::tell_released(handlers);
 }
 
 std::string name_for(const char *policy, const Content &content)

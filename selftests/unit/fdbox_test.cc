@@ -5,6 +5,10 @@
 
 #include <uapi/linux/fdbox.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "fdbox/linux.h"
 
 namespace {
@@ -14,7 +18,7 @@ class Fdbox : public Luo {
 	void SetUp() override
 	{
 		Luo::SetUp();
-		ASSERT_EQ(fdbox_module_init(), 0);
+		ASSERT_EQ(start(), 0);
 		there_ = true;
 	}
 	void TearDown() override
@@ -27,6 +31,13 @@ class Fdbox : public Luo {
 		fake::run_releases();
 		gone();
 		Luo::TearDown();
+	}
+	static int start()
+	{
+		int err = fdbox_module_init();
+		if (!err)
+			fdbox_module_start();
+		return err;
 	}
 	void gone()
 	{
@@ -147,6 +158,12 @@ class Fdbox : public Luo {
 	// Into the next kernel. What is in boxes here is deleted: the handover has it.
 	void jump()
 	{
+		jump_without_boxes();
+		ASSERT_EQ(start(), 0);
+		there_ = true;
+	}
+	void jump_without_boxes()
+	{
 		ASSERT_EQ(luo_prepare(true), 0) << fake::log_text();
 		fake::Handover handover = fake::handover();
 		luo_abort();
@@ -161,8 +178,6 @@ class Fdbox : public Luo {
 		trace.clear();
 		statuses.clear();
 		load();
-		ASSERT_EQ(fdbox_module_init(), 0);
-		there_ = true;
 	}
 
 	std::map<std::string, fdbox_opener *> openers_;
@@ -272,6 +287,55 @@ TEST_F(Fdbox, ASealedBoxIsShut)
 	EXPECT_EQ(unseal("vm"), 0);
 	EXPECT_EQ(only("unpreserve"), (Trace{"b", "a"}));
 	EXPECT_EQ(put("vm", c, "c"), 0);
+}
+
+// Whoever asks in the middle of it.
+TEST_F(Fdbox, WhileABoxIsSealedNothingChanges)
+{
+	fill("vm");
+	int c = open("c"), asked = 0;
+	during = [&](const std::string &what, ferry_luo_file *) {
+		if (what != "preserve b")
+			return;
+		std::thread([&] {
+			++asked;
+			EXPECT_EQ(put("vm", c, "c"), -EBUSY);
+			EXPECT_EQ(get("vm", "memory"), -EBUSY);
+			EXPECT_EQ(seal("vm"), -EBUSY);
+			EXPECT_EQ(unseal("vm"), -EBUSY);
+			EXPECT_EQ(remove("vm"), -EBUSY);
+			EXPECT_EQ(listed("vm"), (std::vector<std::string>{"memory", "device"}));
+		}).join();
+	};
+	EXPECT_EQ(seal("vm"), 0);
+	// Also when it fails.
+	EXPECT_EQ(unseal("vm"), 0);
+	results["preserve b"] = -EIO;
+	EXPECT_EQ(seal("vm"), -EIO);
+	during = nullptr;
+	results.clear();
+	EXPECT_EQ(asked, 2);
+	EXPECT_EQ(put("vm", c, "c"), 0);
+	EXPECT_EQ(seal("vm"), 0);
+}
+
+// It could still fail, and then nobody may have anything open: neither boxes nor a way to make
+// some.
+TEST_F(Fdbox, BoxesComeWhenNothingFailsAnyMore)
+{
+	fill("vm");
+	EXPECT_EQ(seal("vm"), 0);
+	jump_without_boxes();
+	ASSERT_EQ(fdbox_module_init(), 0);
+	EXPECT_TRUE(fake::box_devices.empty());
+	EXPECT_EQ(make("other"), -EAGAIN);
+	EXPECT_EQ(remove("vm"), -EAGAIN);
+	EXPECT_EQ(fake::fdbox_module().refs, 0);
+	fdbox_module_exit();
+	ASSERT_EQ(start(), 0);
+	there_ = true;
+	ASSERT_EQ(open_box("vm"), 0);
+	EXPECT_EQ(unseal("vm"), 0);
 }
 
 TEST_F(Fdbox, SealingChecksWhatIsNeeded)
@@ -618,6 +682,49 @@ TEST_F(Together, EveryFailureToSeal)
 			 });
 }
 
+// A kexec that comes while boxes are sealed together finds the whole set, or nothing of it.
+TEST_F(Together, AKexecInTheMiddleTakesAllOrNothing)
+{
+	fill_boxes();
+	std::vector<int> fds{fd_of("other"), fd_of("memory")};
+	std::thread kexec;
+	std::atomic<bool> began = false, over = false;
+	fake::Handover handover;
+	during = [&](const std::string &what, ferry_luo_file *) {
+		if (what != "preserve c")
+			return;
+		// One box is in already. It waits.
+		kexec = std::thread([&] {
+			began = true;
+			EXPECT_EQ(luo_prepare(true), 0);
+			handover = fake::handover();
+			over = true;
+			luo_abort();
+		});
+		while (!began)
+			std::this_thread::yield();
+		std::this_thread::sleep_for(std::chrono::milliseconds(20));
+		EXPECT_FALSE(over);
+	};
+	EXPECT_EQ(seal_with("device", fds), 0);
+	kexec.join();
+	EXPECT_TRUE(over);
+	EXPECT_EQ(only("freeze").size(), 3u);
+	EXPECT_EQ(unseal("device"), 0);
+	trace.clear();
+	// What fails later is undone before it goes on.
+	over = began = false;
+	results["preserve a"] = -EIO;
+	EXPECT_EQ(seal_with("device", fds), -EIO);
+	kexec.join();
+	EXPECT_TRUE(over);
+	EXPECT_EQ(only("preserve"), (Trace{"b", "c", "a"}));
+	EXPECT_EQ(only("unpreserve"), (Trace{"c", "b"}));
+	EXPECT_TRUE(only("freeze").empty());
+	during = nullptr;
+	results.clear();
+}
+
 // A box that cannot be made leaves the others, and its files with them.
 TEST_F(Together, EveryFailureToArrive)
 {
@@ -640,7 +747,7 @@ TEST_F(Together, EveryFailureToArrive)
 		fake::boot(handover);
 		load();
 		fake::arm(nr);
-		int err = fdbox_module_init();
+		int err = start();
 		fake::disarm();
 		if (!err) {
 			most = std::max(most, fake::box_devices.size());
@@ -681,7 +788,7 @@ TEST_F(Together, TagsThatMakeNoSet)
 		unload();
 		fake::boot(handover);
 		load();
-		ASSERT_EQ(fdbox_module_init(), 0);
+		ASSERT_EQ(start(), 0);
 		there_ = true;
 		EXPECT_EQ(fake::box_devices.size(), each.boxes) << each.tags[0] << each.tags[1];
 		while (!fake::box_devices.empty())

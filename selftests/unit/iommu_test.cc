@@ -134,6 +134,32 @@ TEST_F(IommuTest, PreservesEachPageOfAPageTableOnce)
 	close_all();
 }
 
+TEST_F(IommuTest, TellsWhatItPreservesAndHowFarItIs)
+{
+	make();
+	// 4 GiB: for each of them a page of the table.
+	for (Address i = 0; i < 4 * 512; ++i)
+		table->map((4 + i / 512) * GiB + i % 512 * 2 * MiB, (ram + 512) * 4096, 2);
+	the().mappings.push_back({7, 4 * GiB, 4 * GiB, fake::file_of(memory), 0});
+	session = create("vm");
+	std::vector<liveupdate_ferry_session> seen;
+	fake::at_table_page = [&] { seen.push_back(info_of_unlocked(session)); };
+	ASSERT_EQ(preserve(session, iommufd, IOMMUFD), 0) << fake::log_text();
+	fake::at_table_page = {};
+	ASSERT_FALSE(seen.empty());
+	EXPECT_EQ(seen.front().total, 0u);
+	EXPECT_EQ(seen.back().operation, LIVEUPDATE_FERRY_OP_PRESERVE);
+	EXPECT_EQ(seen.back().token, IOMMUFD);
+	EXPECT_EQ(seen.back().total, 4 * GiB + 2 * MiB + 64 * KiB);
+	EXPECT_GE(seen.back().done, 3 * GiB);
+	EXPECT_LE(seen.back().done, seen.back().total);
+	const auto after = info_of(session);
+	EXPECT_EQ(after.bytes, table->pages.size() * 4096);
+	EXPECT_GT(after.runs, 0u);
+	EXPECT_GT(after.metadata, 0u);
+	close_all();
+}
+
 TEST_F(IommuTest, TakesAnIommufdOnce)
 {
 	make();

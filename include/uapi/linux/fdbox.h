@@ -54,13 +54,18 @@ struct fdbox_box {
 	__u8 key[FDBOX_KEY_SIZE];
 };
 
-/* Makes /dev/fdbox/NAME, of the caller's effective user. EEXIST: it is there. */
+/*
+ * Makes /dev/fdbox/NAME, of the caller's effective user. EEXIST: it is there. EAGAIN, as from
+ * FDBOX_DELETE_BOX: the boxes of the last kernel are being looked for, right after fdbox.ko
+ * was loaded.
+ */
 #define FDBOX_CREATE_BOX	_IO(FDBOX_IOCTL_TYPE, 0xa0)
 
 /*
  * Deletes a box, and lets go of the files in it: those of a sealed one are not
  * carried. For who may use it, and for CAP_SYS_ADMIN, as it gives nothing to anybody.
- * Boxes that were sealed together with it are unsealed, as after FDBOX_UNSEAL.
+ * Boxes that were sealed together with it in this kernel are unsealed, as after FDBOX_UNSEAL;
+ * those that came together with it from the last kernel stay as they are.
  *
  * Errors: ENOENT, EPERM, EBUSY (it is being sealed), and, for the last box of those that
  * came together from the last kernel, those of LIVEUPDATE_SESSION_FINISH (EBUSY: a file is

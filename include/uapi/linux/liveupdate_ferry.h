@@ -70,7 +70,8 @@ enum {
  *	is loaded, and again with each such close.
  * @LIVEUPDATE_FERRY_POLICY_KEEP:     only FINISH finishes it, or DISCARD_SESSION.
  *	While it is not finished, a kexec is refused with EBUSY, as it would lose
- *	the session.
+ *	the session: from the moment on that luo.ko is loaded, or the policy is set,
+ *	whether somebody has the session or not.
  *
  * The policy counts after the kexec. Before it, closing a session undoes it, as in
  * Linux. What is released is released in reverse order of need: a file before
@@ -221,7 +222,7 @@ struct liveupdate_ferry_create_session {
  * cannot give a key, and so fails with EPERM where one is needed.
  *
  * Errors: ENOENT (no such session), EPERM (the session has a key, and this is not it;
- * the attempt is counted and logged), EINVAL (somebody has it already), EOPNOTSUPP
+ * the attempt is counted, and logged: at most ten lines in five seconds), EINVAL (somebody has it already), EOPNOTSUPP
  * (unknown flag), EMFILE.
  */
 struct liveupdate_ferry_retrieve_session {
@@ -528,7 +529,7 @@ struct liveupdate_ferry_session_get_info {
  * @deadline_ms: in: for POLICY_DEADLINE: 1 to 2^40; else 0
  *
  * For all sessions, also those that LIVEUPDATE_IOCTL_CREATE_SESSION made. For one of
- * the last kernel it counts from the next close on.
+ * the last kernel it counts from the next close on; but with KEEP a kexec is refused at once.
  *
  * Errors: EINVAL (the deadline does not fit the policy), EOPNOTSUPP (unknown policy).
  */

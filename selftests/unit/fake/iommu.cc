@@ -13,6 +13,7 @@ namespace fake {
 std::set<Address> tables_in_use;
 std::set<file *> huge_files;
 unsigned int lookups;
+std::function<void()> at_table_page;
 bool verifier;
 
 namespace {
@@ -188,6 +189,8 @@ const unsigned long long *linux_table_page(unsigned long long phys)
 		static const unsigned long long empty[LINUX_TABLE_ENTRIES] = {};
 		return empty;
 	}
+	if (at_table_page)
+		at_table_page();
 	return static_cast<const unsigned long long *>(page_at(phys / 4096));
 }
 

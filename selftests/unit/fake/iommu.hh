@@ -9,6 +9,7 @@
 #include <iommu/linux.h>
 
 #include <deque>
+#include <functional>
 #include <set>
 
 namespace fake {
@@ -62,6 +63,8 @@ std::map<Address, Pfn> &pages_of(file *file);
 extern std::set<file *> huge_files;
 // Calls of linux_file_page().
 extern unsigned int lookups;
+// Called in linux_table_page().
+extern std::function<void()> at_table_page;
 
 // Page tables that devices still go by, by their top.
 extern std::set<Address> tables_in_use;
