@@ -166,6 +166,41 @@ BEFORE("dma/while it is preserved nothing changes, and a kexec that is refused l
 	CHECK(dma::faults(dma::hda) > 0);
 }
 
+BEFORE("dma/between the freeze and the jump nobody resets a device, or lets it sleep")
+{
+	dma::need_machine();
+	auto guest = Guest::create(dma::nic, MiB);
+	CHECK_EQ(guest.device.try_reset(), 0);
+	// QEMU's bridge cannot reset its bus, but that is found out later than this.
+	CHECK(guest.device.try_hot_reset() != EBUSY);
+	auto session = VALUE(stage.device.create("dma-reset"));
+	guest.preserve(session);
+	// Another file takes its time, and refuses then.
+	TestFile other("dma:slow");
+	other.command("stall 1000");
+	other.fail("freeze", EREMOTEIO);
+	OK(session.preserve(other.get(), 4));
+	int reset = -1, hot_reset = -1, sleep = -1;
+	std::thread meanwhile([&] {
+		const auto frozen = [&] {
+			return guest.device.try_configure(4, dma::bus_master | 2) == EBUSY;
+		};
+		for (unsigned ms = 0; ms < 60000 && !frozen(); ms++)
+			sleep_ms(1);
+		reset = guest.device.try_reset();
+		hot_reset = guest.device.try_hot_reset();
+		sleep = guest.device.try_sleep();
+	});
+	CHECK_EQ(jump(), EREMOTEIO);
+	meanwhile.join();
+	CHECK_EQ(reset, EBUSY);
+	CHECK_EQ(hot_reset, EBUSY);
+	CHECK_EQ(sleep, EBUSY);
+	CHECK(dma::config_word(dma::nic, 4) & dma::bus_master);
+	CHECK(guest.device.try_hot_reset() != EBUSY);
+	CHECK_EQ(guest.device.try_reset(), 0);
+}
+
 // ---- a NIC ----
 
 void save(Stage &stage, const Receiver &nic)
