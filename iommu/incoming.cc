@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "iommu/jump.hh"
+
 using ferry::check;
 using ferry::check_status;
 using ferry::Errno;
@@ -109,7 +111,8 @@ OldTables::~OldTables()
 			all->remove(*table);
 		}
 		tables_.remove(*table);
-		if (linux_table_in_use(table->where.top)) {
+		free_jump_pasids(table->where.top);
+		if (table_in_use(table->where.top)) {
 			log_err("a device still goes by the page table at %#llx, whose memory "
 				"stays "
 				"reserved",

@@ -7,6 +7,7 @@
 
 #include "iommu/context.hh"
 #include "iommu/incoming.hh"
+#include "iommu/jump.hh"
 
 using ferry::check_status;
 using ferry::Errno;
@@ -105,6 +106,8 @@ Result<void> init()
 {
 	TRY(incoming_create());
 	ferry::Undo no_incoming{incoming_destroy};
+	TRY(jump_create());
+	ferry::Undo no_jump{jump_destroy};
 	owner = ferry_owner_create("iommu");
 	if (!owner)
 		return fail(Errno::NoMem);
@@ -115,9 +118,11 @@ Result<void> init()
 	ferry::Undo no_verifier{[] { linux_verify(false); }};
 	handler.module = linux_this_module();
 	TRY(check_status(ferry_luo_register(&handler)));
+	free_jump_tables();
 	no_verifier.dismiss();
 	no_formats.dismiss();
 	no_owner.dismiss();
+	no_jump.dismiss();
 	no_incoming.dismiss();
 	return {};
 }
@@ -136,6 +141,7 @@ void iommu_module_exit(void)
 	linux_verify(false);
 	ferry_formats_unregister(iommu::formats);
 	ferry_owner_destroy(iommu::owner);
+	iommu::jump_destroy();
 	iommu::incoming_destroy();
 }
 

@@ -7,14 +7,49 @@
 #include <linux/hugetlb.h>
 #include <linux/io.h>
 #include <linux/iommu-liveupdate.h>
+#include <linux/iommu.h>
 #include <linux/iommufd.h>
+#include <linux/kexec_handover.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
+#include <linux/pci.h>
+
+#include <asm/cacheflush.h>
+
+#include <ferry/iommu.h>
 
 #include "linux.h"
 
-static_assert(PAGE_SHIFT == 12);
+static_assert(PAGE_SIZE == LINUX_PAGE_SIZE);
+
+/* include/abi/jump.h is <linux/kho/abi/iommu.h>. */
+#define SAME(ours, theirs, field)					\
+	static_assert(offsetof(struct ours, field) == offsetof(struct theirs, field) &&	\
+		      sizeof_field(struct ours, field) == sizeof_field(struct theirs, field))
+#define SAME_IN_DEVICE(field) SAME(ferry_jump_device, iommu_liveupdate_device, field)
+SAME_IN_DEVICE(unit);
+SAME_IN_DEVICE(root);
+SAME_IN_DEVICE(context);
+SAME_IN_DEVICE(table);
+SAME_IN_DEVICE(segment);
+SAME_IN_DEVICE(rid);
+SAME_IN_DEVICE(vendor);
+SAME_IN_DEVICE(device);
+SAME_IN_DEVICE(did);
+SAME_IN_DEVICE(levels);
+SAME_IN_DEVICE(scalable);
+static_assert(sizeof(struct ferry_jump_device) == sizeof(struct iommu_liveupdate_device));
+#define SAME_IN_PAGE(field) SAME(ferry_jump, iommu_liveupdate_record, field)
+SAME_IN_PAGE(magic);
+SAME_IN_PAGE(version);
+SAME_IN_PAGE(crc);
+SAME_IN_PAGE(nr);
+static_assert(offsetof(struct ferry_jump, device) ==
+	      offsetof(struct iommu_liveupdate_record, device));
+static_assert(FERRY_JUMP_MAX == IOMMU_LIVEUPDATE_MAX);
+static_assert(FERRY_JUMP_MAGIC == IOMMU_LIVEUPDATE_MAGIC);
+static_assert(FERRY_JUMP_VERSION == IOMMU_LIVEUPDATE_VERSION);
 
 /* ---- iommufds ---- */
 
@@ -41,12 +76,20 @@ unsigned long linux_iommufd_id(struct file *file)
 
 int linux_iommufd_freeze(struct file *file)
 {
-	return iommufd_liveupdate_freeze(ctx_of(file));
+	int ret = iommufd_liveupdate_freeze(ctx_of(file), true);
+
+	if (ret)
+		return ret;
+	/* Has it nothing but what is walked? */
+	ret = iommufd_liveupdate_walk(ctx_of(file), NULL, NULL, NULL);
+	if (ret)
+		linux_iommufd_thaw(file);
+	return ret;
 }
 
 void linux_iommufd_thaw(struct file *file)
 {
-	iommufd_liveupdate_thaw(ctx_of(file));
+	iommufd_liveupdate_freeze(ctx_of(file), false);
 }
 
 struct mappings {
@@ -101,7 +144,7 @@ int linux_iommufd_mappings(struct file *file,
 {
 	struct mappings to = { visit, ctx };
 
-	return iommufd_liveupdate_mappings(ctx_of(file), visit_mapping, &to);
+	return iommufd_liveupdate_walk(ctx_of(file), visit_mapping, NULL, &to);
 }
 
 struct tables {
@@ -111,15 +154,17 @@ struct tables {
 
 static int visit_domain(void *data, u32 ioas, struct iommu_domain *domain)
 {
-	struct iommu_liveupdate_table is;
+	struct iommu_liveupdate_device is;
 	const struct tables *to = data;
 	struct linux_table table;
 	int ret;
 
-	ret = iommu_liveupdate_domain_table(domain, &is);
+	if (!domain->owner || !domain->owner->liveupdate)
+		return -EOPNOTSUPP;
+	ret = domain->owner->liveupdate->table(domain, &is);
 	if (ret)
 		return ret;
-	table.top = is.top;
+	table.top = is.table;
 	table.levels = is.levels;
 	return to->visit(to->ctx, ioas, &table);
 }
@@ -130,7 +175,7 @@ int linux_iommufd_tables(struct file *file,
 {
 	struct tables to = { visit, ctx };
 
-	return iommufd_liveupdate_domains(ctx_of(file), visit_domain, &to);
+	return iommufd_liveupdate_walk(ctx_of(file), NULL, visit_domain, &to);
 }
 
 int linux_iommufd_create(struct file **file)
@@ -179,17 +224,112 @@ void linux_free_pages(const struct ferry_run *run)
 	}
 }
 
-/* ---- adopted devices ---- */
+/* ---- devices, on the way out ---- */
 
-bool linux_table_in_use(unsigned long long top)
+/* Of the driver of its IOMMU; NULL: there is none that can. */
+static const struct iommu_liveupdate_ops *ops_of(struct device *dev)
 {
-	return iommu_liveupdate_uses(top);
+	return dev->iommu ? dev->iommu->iommu_dev->ops->liveupdate : NULL;
 }
 
-static int verify(const struct iommu_liveupdate_table *old,
-		  const struct iommu_liveupdate_table *now)
+int linux_device_look(struct device *dev, struct ferry_jump_device *is,
+		      unsigned long long *pasid)
 {
-	struct linux_table was = { old->top, old->levels }, is = { now->top, now->levels };
+	struct pci_dev *pdev = to_pci_dev(dev);
+
+	if (!ops_of(dev))
+		return -EOPNOTSUPP;
+	is->segment = pci_domain_nr(pdev->bus);
+	is->rid = pci_dev_id(pdev);
+	is->vendor = pdev->vendor;
+	is->device = pdev->device;
+	return ops_of(dev)->look(dev, (struct iommu_liveupdate_device *)is, pasid);
+}
+
+void linux_device_leave(struct device *dev, void *root)
+{
+	ops_of(dev)->leave(dev, root);
+}
+
+void linux_device_spare(struct device *dev, int more)
+{
+	struct pci_dev *pdev;
+
+	for (pdev = to_pci_dev(dev); pdev; pdev = pci_upstream_bridge(pdev))
+		pdev->liveupdate_spare += more;
+}
+
+void *linux_keep_page(void)
+{
+	void *page = kho_alloc_preserve(PAGE_SIZE);
+
+	return IS_ERR(page) ? NULL : page;
+}
+
+void linux_keep_end(void *page)
+{
+	kho_unpreserve_free(page);
+}
+
+unsigned long long linux_kept_phys(const void *page)
+{
+	return virt_to_phys((void *)page);
+}
+
+void *linux_kept(unsigned long long phys)
+{
+	return phys_to_virt(phys);
+}
+
+void linux_kept_flush(const void *page)
+{
+	clflush_cache_range((void *)page, PAGE_SIZE);
+}
+
+int linux_record_publish(void *page)
+{
+	return kho_add_subtree(IOMMU_LIVEUPDATE_SUBTREE, page, PAGE_SIZE);
+}
+
+void linux_record_withdraw(void *page)
+{
+	kho_remove_subtree(page);
+}
+
+EXPORT_SYMBOL_NS_GPL(ferry_iommu_save, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_iommu_unsave, "FERRY");
+
+/* ---- adopted devices ---- */
+
+const struct ferry_jump_device *linux_incoming_device(unsigned int nr, enum linux_adoption *how)
+{
+	const struct iommu_liveupdate_in *in = iommu_liveupdate_get(nr);
+	enum iommu_liveupdate_state state;
+
+	if (!in)
+		return NULL;
+	state = READ_ONCE(in->state);
+	*how = state == IOMMU_LIVEUPDATE_ADOPTED ? LINUX_DEVICE_ADOPTED :
+	       state == IOMMU_LIVEUPDATE_DONE ? LINUX_DEVICE_DONE : LINUX_DEVICE_REFUSED;
+	return (const struct ferry_jump_device *)&in->rec;
+}
+
+bool linux_came(unsigned long long phys)
+{
+	const struct kho_run run = { .pfn = PHYS_PFN(phys), .count = 1 };
+
+	return kho_is_preserved(&run);
+}
+
+void linux_came_free(unsigned long long phys)
+{
+	kho_restore_free(phys_to_virt(phys));
+}
+
+static int verify(const struct iommu_liveupdate_device *old,
+		  const struct iommu_liveupdate_device *now)
+{
+	struct linux_table was = { old->table, old->levels }, is = { now->table, now->levels };
 
 	return iommu_compare(&was, &is);
 }

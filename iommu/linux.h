@@ -10,13 +10,17 @@
 #define FERRY_IOMMU_LINUX_H
 
 #include <ferry/kernel.h>
+#include <abi/jump.h>
 #include <abi/runs.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+struct device;
 struct file;
+
+#define LINUX_PAGE_SIZE	4096
 
 /* ---- iommufds ---- */
 
@@ -113,10 +117,53 @@ int (linux_file_page)(struct file *file, unsigned long long index, unsigned long
 /* Frees folios that ferry_runs_next() gave, each with one reference; @run->index is not looked at. */
 void (linux_free_pages)(const struct ferry_run *run);
 
+/* ---- devices, on the way out ---- */
+
+#define LINUX_PASID_WORDS	8
+
+/**
+ * linux_device_look - what the hardware has for a device
+ * @dev:   of PCI
+ * @is:    all but @root; zeroed before
+ * @pasid: in scalable mode: the PASID entry of its requests without a PASID
+ *
+ * Context: takes no mutex.
+ * Return: 0, -EOPNOTSUPP (the IOMMU's driver cannot have it go on).
+ */
+int (linux_device_look)(struct device *dev, struct ferry_jump_device *is,
+			unsigned long long *pasid);
+/* The root table that the device's IOMMU uses from the shutdown on; NULL: none, it is turned off. */
+void (linux_device_leave)(struct device *dev, void *root);
+/* How many more want the shutdown to spare the device, and the bridges above it: 1 or -1. */
+void (linux_device_spare)(struct device *dev, int more);
+
+/* A page of zeros that is preserved, with its end; NULL: out of memory. */
+void *(linux_keep_page)(void);
+void (linux_keep_end)(void *page);
+/* Where such a page is in memory, and the other way round. */
+unsigned long long (linux_kept_phys)(const void *page);
+void *(linux_kept)(unsigned long long phys);
+/* Hardware that does not look into the caches sees what was written. */
+void (linux_kept_flush)(const void *page);
+
+/* Hands such a page over as the kernel's record of devices. Return: 0, or a negative errno. */
+int (linux_record_publish)(void *page);
+void (linux_record_withdraw)(void *page);
+
 /* ---- adopted devices ---- */
 
-/* Does a device still go by the page table of the last kernel that begins there? */
-bool (linux_table_in_use)(unsigned long long top);
+/* What this kernel has made of a device that the last one handed over. */
+enum linux_adoption {
+	LINUX_DEVICE_REFUSED,	/* or nobody has looked at it */
+	LINUX_DEVICE_ADOPTED,	/* it goes by the page table of the last kernel */
+	LINUX_DEVICE_DONE,	/* it goes by another one, or was released */
+};
+/* Those devices, from 0, as the record had them; NULL after the last one. */
+const struct ferry_jump_device *(linux_incoming_device)(unsigned int nr,
+							enum linux_adoption *how);
+/* Is this page one that the last kernel preserved by itself, and nobody has freed yet? */
+bool (linux_came)(unsigned long long phys);
+void (linux_came_free)(unsigned long long phys);
 
 /* Have the kernel ask iommu_compare() before it swaps a page table. */
 void (linux_verify)(bool on);

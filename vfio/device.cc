@@ -290,8 +290,7 @@ void finish(ferry_node state, int status)
 	if (linux_vfio_state(record->segment, record->rid) != LINUX_VFIO_ADOPTED)
 		return;
 	log_warn("%s was not retrieved: it is stopped, and reset", name.text());
-	if (int err = linux_vfio_release(record->segment, record->rid))
-		log_err("%s cannot be stopped (%d)", name.text(), err);
+	linux_vfio_release(record->segment, record->rid);
 }
 
 } // namespace vfio

@@ -13,6 +13,7 @@
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
 
+#include <ferry/iommu.h>
 #include <uapi/linux/liveupdate_vfio.h>
 
 #include "linux.h"
@@ -183,22 +184,23 @@ int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupt
 	struct vfio_pci_core_device *core = core_of(file);
 	int ret;
 
+	guard(mutex)(&core->vdev.dev_set->lock);
 	scoped_guard(mutex, &core->igate) {
 		list_interrupts(core, were);
 		if (were->kind != FERRY_VFIO_NONE && !force)
 			return -EBUSY;
-		ret = iommu_liveupdate_save(&core->pdev->dev);
+		ret = ferry_iommu_save(&core->pdev->dev);
 		if (ret)
 			return ret;
-		core->liveupdate_frozen = true;
+		/* A reset that has begun is over. */
+		scoped_guard(rwsem_write, &core->memory_lock)
+			core->liveupdate_frozen = true;
 		if (are_messages(were))
 			turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, false);
-		if (were->kind != FERRY_VFIO_INTX)
+		/* Who unmasks it from now on does not get through; who has begun is over. */
+		scoped_guard(spinlock_irq, &core->irqlock)
 			pci_intx(core->pdev, 0);
 	}
-	/* Who unmasks it from now on does not get through. */
-	if (were->kind == FERRY_VFIO_INTX)
-		vfio_pci_intx_mask(core);
 	return 0;
 }
 
@@ -219,7 +221,7 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 
 	guard(mutex)(&core->igate);
 	core->liveupdate_frozen = false;
-	iommu_liveupdate_unsave(&core->pdev->dev);
+	ferry_iommu_unsave(&core->pdev->dev);
 	if (are_messages(were))
 		turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, true);
 	add_due(core, were->vectors);
@@ -230,15 +232,22 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 
 enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
 {
-	switch (iommu_liveupdate_state(segment, rid)) {
-	case IOMMU_LIVEUPDATE_ADOPTED:
-	case IOMMU_LIVEUPDATE_SWAPPING:
-		return LINUX_VFIO_ADOPTED;
-	case IOMMU_LIVEUPDATE_DONE:
-		return LINUX_VFIO_SWAPPED;
-	default:
-		return LINUX_VFIO_GONE;
+	const struct iommu_liveupdate_in *in;
+	unsigned int i;
+
+	for (i = 0; (in = iommu_liveupdate_get(i)); i++) {
+		if (in->rec.segment != segment || in->rec.rid != rid)
+			continue;
+		switch (READ_ONCE(in->state)) {
+		case IOMMU_LIVEUPDATE_ADOPTED:
+			return LINUX_VFIO_ADOPTED;
+		case IOMMU_LIVEUPDATE_DONE:
+			return LINUX_VFIO_SWAPPED;
+		default:
+			return LINUX_VFIO_GONE;
+		}
 	}
+	return LINUX_VFIO_GONE;
 }
 
 static struct pci_dev *get_pdev(unsigned int segment, unsigned int rid)
@@ -272,7 +281,12 @@ int linux_vfio_open(unsigned int segment, unsigned int rid, const unsigned char 
 		if (ret < 0)
 			goto put;
 	}
-	*file = has_vfio_pci(pdev) ? vfio_cdev_open_held(&pdev->dev) : ERR_PTR(-ENODEV);
+	/* Its driver stays for now. */
+	scoped_guard(device, &pdev->dev) {
+		struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+		*file = has_vfio_pci(pdev) ? vfio_cdev_open_held(&core->vdev) : ERR_PTR(-ENODEV);
+	}
 	ret = PTR_ERR_OR_ZERO(*file);
 	if (!ret) {
 		guard(mutex)(&core_of(*file)->igate);
@@ -283,20 +297,17 @@ put:
 	return ret;
 }
 
-int linux_vfio_release(unsigned int segment, unsigned int rid)
+void linux_vfio_release(unsigned int segment, unsigned int rid)
 {
 	struct pci_dev *pdev;
-	int ret = iommu_liveupdate_release(segment, rid);
 
-	if (ret)
-		return ret;
+	iommu_liveupdate_release(segment, rid);
 	pdev = get_pdev(segment, rid);
 	if (pdev) {
 		/* One that has no reset is as quiet as it can be. */
 		pci_try_reset_function(pdev);
 		pci_dev_put(pdev);
 	}
-	return 0;
 }
 
 /* ---- the caller of an ioctl ---- */

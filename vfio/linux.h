@@ -87,8 +87,8 @@ struct linux_vfio_interrupts {
  *
  * Its interrupts are off, and cannot be set up or turned on any more: neither
  * VFIO_DEVICE_SET_IRQS nor a write to the configuration space goes through, but
- * one that has begun may still end. INTx is disabled in the device.
- * iommu_liveupdate_save().
+ * one that has begun may still end. INTx is disabled in the device. It cannot be
+ * reset, nor put to sleep. ferry_iommu_save().
  *
  * Return: 0, -EBUSY (interrupts are set up, and not @force), -EOPNOTSUPP (the kernel
  * cannot keep its translation), -ENOSPC (too many devices), -ENOMEM. After an error
@@ -129,10 +129,8 @@ int (linux_vfio_open)(unsigned int segment, unsigned int rid, const unsigned cha
  *
  * Bus mastering off, then nothing is translated for it any more, then it is reset.
  * Nothing happens to one that is not adopted any more.
- *
- * Return: 0, -EBUSY (its page table is being swapped).
  */
-int (linux_vfio_release)(unsigned int segment, unsigned int rid);
+void (linux_vfio_release)(unsigned int segment, unsigned int rid);
 
 /* ---- the caller of an ioctl ---- */
 

@@ -132,6 +132,10 @@ class Pci {
 	void unmask_intx();
 	// LIVEUPDATE_VFIO_SET_INTERRUPTS; errno, or 0.
 	int try_policy(unsigned flags);
+	// VFIO_DEVICE_RESET; of the bus; the low-power state. Errno, or 0.
+	int try_reset();
+	int try_hot_reset();
+	int try_sleep();
 	// Writes to the configuration space; errno, or 0.
 	int try_configure(unsigned offset, uint16_t value);
 	const Fd &fd() const

@@ -269,6 +269,27 @@ int Pci::try_configure(unsigned offset, uint16_t value)
 	return ::pwrite(fd_.get(), &value, sizeof(value), config_at(offset)) < 0 ? errno : 0;
 }
 
+int Pci::try_reset()
+{
+	return ::ioctl(fd_.get(), VFIO_DEVICE_RESET) ? errno : 0;
+}
+
+// Of what is bound to the same iommufd: all of the bus.
+int Pci::try_hot_reset()
+{
+	vfio_pci_hot_reset reset{};
+	reset.argsz = sizeof(reset);
+	return call(fd_, VFIO_DEVICE_PCI_HOT_RESET, reset);
+}
+
+int Pci::try_sleep()
+{
+	vfio_device_feature feature{};
+	feature.argsz = sizeof(feature);
+	feature.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
+	return call(fd_, VFIO_DEVICE_FEATURE, feature);
+}
+
 int Pci::try_interrupts(unsigned index, const std::vector<int> &fds)
 {
 	const size_t size = sizeof(vfio_irq_set) + fds.size() * sizeof(int);

@@ -11,6 +11,7 @@
  *	needs FD		another file that it depends on; tell at preserve
  *	needs-late FD		the same; tell at freeze
  *	forget			drop these again (two files may need each other)
+ *	stall MS		take that long in each freeze
  *	fail OP ERRNO [TIMES]	let the operation fail (1 time; 0: never again);
  *				what is left of it at save() travels along
  *	fail-all OP ERRNO [TIMES]	the same for files of all names
@@ -25,6 +26,7 @@
 
 #include <linux/anon_inodes.h>
 #include <linux/cleanup.h>
+#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
@@ -80,6 +82,7 @@ struct test_file {
 	char name[32];
 	char data[64];
 	struct test_failure fail[NR_OPS];
+	unsigned int stall_ms;
 	unsigned int nr_needs;
 	struct {
 		struct file *file;
@@ -159,6 +162,7 @@ static int test_freeze(struct ferry_luo_args *args)
 	struct test_file *test = to_test(args->file);
 	int err = test_called(OP_FREEZE, test, test->name);
 
+	msleep(test->stall_ms);
 	return err ?: test_depend(args, true);
 }
 
@@ -410,6 +414,8 @@ static int test_command(struct test_file *test, char *rest)
 		return strscpy(test->name, rest) < 0 ? -E2BIG : 0;
 	if (!strcmp(word, "data"))
 		return strscpy(test->data, rest) < 0 ? -E2BIG : 0;
+	if (!strcmp(word, "stall"))
+		return kstrtouint(rest, 10, &test->stall_ms);
 	if (!strcmp(word, "needs"))
 		return test_need(test, rest, false);
 	if (!strcmp(word, "needs-late"))

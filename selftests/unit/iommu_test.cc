@@ -6,6 +6,7 @@
 #include "luo_testing.hh"
 
 #include <abi/iommu.h>
+#include <ferry/iommu.h>
 
 namespace {
 
@@ -94,6 +95,8 @@ class IommuTest : public Luo {
 		old = table->where;
 		old_pages = table->pages;
 		luo_abort();
+		if (saved)
+			ferry_iommu_unsave(std::exchange(saved, nullptr));
 		close_all();
 		unload_iommu();
 		unload();
@@ -111,6 +114,8 @@ class IommuTest : public Luo {
 	std::shared_ptr<PageTable> table;
 	linux_table old{};
 	std::vector<Pfn> old_pages;
+	// Saved until the jump.
+	device *saved = nullptr;
 
     private:
 	bool loaded_ = false;
@@ -494,13 +499,41 @@ TEST_F(IommuTest, KeepsTheMemoryOfATableInUse)
 	jump();
 	iommufd = retrieve(session, IOMMUFD);
 	ASSERT_GE(iommufd, 0);
-	fake::tables_in_use.insert(old.top);
+	ferry_jump_device device{};
+	device.table = old.top;
+	fake::incoming_devices = {{device, LINUX_DEVICE_ADOPTED}};
 	EXPECT_EQ(finish(session), 0);
 	EXPECT_TRUE(fake::logged(FERRY_ERR, "stays reserved"));
 	for (Pfn pfn : old_pages) {
 		EXPECT_TRUE(fake::owns(pfn));
 		linux_release(pfn, 1, 0); // for the next test
 	}
+	close_all();
+}
+
+TEST_F(IommuTest, FreesThePasidTablesOfADeviceWithItsPageTable)
+{
+	make();
+	ASSERT_EQ(preserve_all(), 0);
+	device dev;
+	dev.is.table = table->where.top;
+	dev.is.scalable = 1;
+	ASSERT_EQ(ferry_iommu_save(&dev), 0);
+	saved = &dev;
+	jump([](fake::Handover &handover) {
+		ferry_jump record;
+		auto &page =
+			handover.pages.at(handover.subtrees.at("iommu-liveupdate").phys / 4096);
+		std::memcpy(&record, page.data(), sizeof(record));
+		fake::incoming_devices = {{record.device[0], LINUX_DEVICE_ADOPTED}};
+	});
+	iommufd = retrieve(session, IOMMUFD);
+	ASSERT_GE(iommufd, 0);
+	// The record, which is the kernel's; the PASID directory, and its table.
+	EXPECT_EQ(fake::waiting(), 3u);
+	fake::incoming_devices[0].how = LINUX_DEVICE_DONE;
+	EXPECT_EQ(finish(session), 0);
+	EXPECT_EQ(fake::waiting(), 1u);
 	close_all();
 }
 

@@ -399,17 +399,6 @@ TEST_F(VfioTest, StopsADeviceThatNobodyWants)
 	close_all();
 }
 
-TEST_F(VfioTest, SaysThatItCouldNotStopADevice)
-{
-	make();
-	ASSERT_EQ(preserve_all(), 0);
-	jump();
-	the().swapping = true;
-	EXPECT_EQ(finish(session), 0);
-	EXPECT_TRUE(fake::logged(FERRY_ERR, "cannot be stopped"));
-	close_all();
-}
-
 TEST_F(VfioTest, FailsToOpenAndStops)
 {
 	make();

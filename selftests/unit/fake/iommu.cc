@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "iommu.hh"
 
+#include <array>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "kho/linux.h"
@@ -10,7 +12,7 @@ extern "C" void linux_file_put(struct file *file); // luo/linux.h
 
 namespace fake {
 
-std::set<Address> tables_in_use;
+std::vector<Incoming> incoming_devices;
 std::set<file *> huge_files;
 unsigned int lookups;
 std::function<void()> at_table_page;
@@ -19,13 +21,14 @@ bool verifier;
 namespace {
 
 std::map<file *, std::map<Address, Pfn>> file_pages;
+std::map<Pfn, std::array<unsigned long long, LINUX_TABLE_ENTRIES>> in_memory;
 long frozen;
 
 [[maybe_unused]] const bool counted = [] {
 	add_counter("frozen iommufds", [] { return frozen; });
 	add_counter("verifiers", [] { return long(verifier); });
 	add_reset([] {
-		tables_in_use.clear();
+		incoming_devices.clear();
 		huge_files.clear();
 		file_pages.clear();
 	});
@@ -99,6 +102,11 @@ Iommufd &iommufd_of(file *file)
 std::map<Address, Pfn> &pages_of(file *file)
 {
 	return file_pages[file];
+}
+
+unsigned long long flushed(unsigned long long phys, unsigned int index)
+{
+	return in_memory[phys / 4096][index];
 }
 
 } // namespace fake
@@ -217,9 +225,98 @@ void linux_free_pages(const struct ferry_run *run)
 	linux_release(run->pfn, run->count, run->order);
 }
 
-bool linux_table_in_use(unsigned long long top)
+// ---- devices, on the way out ----
+
+int linux_device_look(struct device *dev, struct ferry_jump_device *is, unsigned long long *pasid)
 {
-	return tables_in_use.count(top);
+	if (dev->error)
+		return dev->error;
+	*is = dev->is;
+	std::copy(std::begin(dev->pasid), std::end(dev->pasid), pasid);
+	return 0;
+}
+
+void linux_device_leave(struct device *dev, void *root)
+{
+	dev->root = root;
+}
+
+void linux_device_spare(struct device *dev, int more)
+{
+	dev->spare += more;
+}
+
+void *linux_keep_page(void)
+{
+	void *page = linux_page_alloc();
+	if (!page)
+		return nullptr;
+	const ferry_run run{linux_page_phys(page) / 4096, 0, 1, 0, 0};
+	if (linux_preserve(&run, 1)) {
+		linux_page_free(page);
+		return nullptr;
+	}
+	in_memory[run.pfn] = {};
+	return page;
+}
+
+void linux_keep_end(void *page)
+{
+	const ferry_run run{linux_page_phys(page) / 4096, 0, 1, 0, 0};
+	linux_unpreserve(&run, 1);
+	in_memory.erase(run.pfn);
+	linux_page_free(page);
+}
+
+unsigned long long linux_kept_phys(const void *page)
+{
+	return linux_page_phys(page);
+}
+
+void *linux_kept(unsigned long long phys)
+{
+	if (phys % 4096 || !preserved(phys / 4096))
+		bug("there is no kept page at %#llx", phys);
+	return linux_page_at(phys);
+}
+
+void linux_kept_flush(const void *page)
+{
+	std::memcpy(in_memory[linux_page_phys(page) / 4096].data(), page, 4096);
+}
+
+int linux_record_publish(void *page)
+{
+	return linux_publish("iommu-liveupdate", page, 4096);
+}
+
+void linux_record_withdraw(void *page)
+{
+	linux_withdraw(page);
+}
+
+// ---- adopted devices ----
+
+const struct ferry_jump_device *linux_incoming_device(unsigned int nr, enum linux_adoption *how)
+{
+	if (nr >= incoming_devices.size())
+		return nullptr;
+	*how = incoming_devices[nr].how;
+	return &incoming_devices[nr].is;
+}
+
+bool linux_came(unsigned long long phys)
+{
+	const ferry_run run{phys / 4096, 0, 1, 0, 0};
+	return linux_count_preserved(&run, 1) == 1;
+}
+
+void linux_came_free(unsigned long long phys)
+{
+	const ferry_run run{phys / 4096, 0, 1, 0, 0};
+	if (phys % 4096 || linux_restore(&run, 1) != 1)
+		bug("there is nothing to free at %#llx", phys);
+	linux_release(phys / 4096, 1, 0);
 }
 
 void linux_verify(bool on)

@@ -12,6 +12,17 @@
 #include <functional>
 #include <set>
 
+// A PCI device, and what its IOMMU's driver knows.
+struct device {
+	ferry_jump_device is{};
+	unsigned long long pasid[LINUX_PASID_WORDS] = {};
+	// What linux_device_look() says.
+	int error = 0;
+	// Root table that its IOMMU is left, and how many want it spared.
+	void *root = nullptr;
+	int spare = 0;
+};
+
 namespace fake {
 
 using Address = unsigned long long;
@@ -66,8 +77,15 @@ extern unsigned int lookups;
 // Called in linux_table_page().
 extern std::function<void()> at_table_page;
 
-// Page tables that devices still go by, by their top.
-extern std::set<Address> tables_in_use;
+// A word of a kept page, as hardware sees it that does not look into the caches.
+unsigned long long flushed(unsigned long long phys, unsigned int index);
+
+// What the last kernel handed over, and what became of it.
+struct Incoming {
+	ferry_jump_device is;
+	linux_adoption how;
+};
+extern std::vector<Incoming> incoming_devices;
 extern bool verifier;
 
 } // namespace fake

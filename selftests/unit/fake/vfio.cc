@@ -116,7 +116,7 @@ int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupt
 		return -EBUSY;
 	if (device.save_error)
 		return device.save_error;
-	if (inject("iommu_liveupdate_save"))
+	if (inject("ferry_iommu_save"))
 		return -ENOMEM;
 	device.frozen = device.off = true;
 	return 0;
@@ -165,18 +165,13 @@ int linux_vfio_open(unsigned int segment, unsigned int rid, const unsigned char 
 	return 0;
 }
 
-int linux_vfio_release(unsigned int segment, unsigned int rid)
+void linux_vfio_release(unsigned int segment, unsigned int rid)
 {
 	Pci *device = find(segment, rid);
-	if (!device)
-		return 0;
-	if (device->swapping)
-		return -EBUSY;
-	if (device->state == LINUX_VFIO_ADOPTED) {
+	if (device && device->state == LINUX_VFIO_ADOPTED) {
 		device->state = LINUX_VFIO_SWAPPED;
 		device->stopped = true;
 	}
-	return 0;
 }
 
 static module vfio_module{.name = "vfio"};

@@ -22,12 +22,11 @@ struct Pci {
 	bool held = false, frozen = false;
 	// Vectors that were signalled when a kexec was called off.
 	unsigned int signalled = 0;
-	// What iommu_liveupdate_save() says.
+	// What ferry_iommu_save() says.
 	int save_error = 0;
 	// ---- in the next one ----
 	enum linux_vfio_state state = LINUX_VFIO_GONE;
 	bool driver = true;
-	bool swapping = false;
 	bool opened = false, stopped = false;
 	unsigned char due[FERRY_VFIO_VECTORS_SIZE] = {};
 };
