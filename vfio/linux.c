@@ -230,24 +230,29 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 
 /* ---- in the kernel that gets it ---- */
 
-enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
+static const struct iommu_liveupdate_in *find_in(unsigned int segment, unsigned int rid)
 {
 	const struct iommu_liveupdate_in *in;
 	unsigned int i;
 
-	for (i = 0; (in = iommu_liveupdate_get(i)); i++) {
-		if (in->rec.segment != segment || in->rec.rid != rid)
-			continue;
-		switch (READ_ONCE(in->state)) {
-		case IOMMU_LIVEUPDATE_ADOPTED:
-			return LINUX_VFIO_ADOPTED;
-		case IOMMU_LIVEUPDATE_DONE:
-			return LINUX_VFIO_SWAPPED;
-		default:
-			return LINUX_VFIO_GONE;
-		}
+	for (i = 0; (in = iommu_liveupdate_get(i)); i++)
+		if (in->rec.segment == segment && in->rec.rid == rid)
+			break;
+	return in;
+}
+
+enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
+{
+	const struct iommu_liveupdate_in *in = find_in(segment, rid);
+
+	switch (in ? READ_ONCE(in->state) : IOMMU_LIVEUPDATE_REFUSED) {
+	case IOMMU_LIVEUPDATE_ADOPTED:
+		return LINUX_VFIO_ADOPTED;
+	case IOMMU_LIVEUPDATE_DONE:
+		return LINUX_VFIO_SWAPPED;
+	default:
+		return LINUX_VFIO_GONE;
 	}
-	return LINUX_VFIO_GONE;
 }
 
 static struct pci_dev *get_pdev(unsigned int segment, unsigned int rid)
@@ -299,8 +304,15 @@ put:
 
 void linux_vfio_release(unsigned int segment, unsigned int rid)
 {
+	const struct iommu_liveupdate_in *in = find_in(segment, rid);
 	struct pci_dev *pdev;
 
+	/*
+	 * Without the device, or an IOMMU for it, nobody can end what was adopted: it stays,
+	 * and so does the memory of its tables.
+	 */
+	if (!in || !in->pdev || !in->pdev->dev.iommu)
+		return;
 	iommu_liveupdate_release(segment, rid);
 	pdev = get_pdev(segment, rid);
 	if (pdev) {

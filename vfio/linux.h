@@ -128,7 +128,7 @@ int (linux_vfio_open)(unsigned int segment, unsigned int rid, const unsigned cha
  * linux_vfio_release - give up a device that was adopted
  *
  * Bus mastering off, then nothing is translated for it any more, then it is reset.
- * Nothing happens to one that is not adopted any more.
+ * Nothing happens to one that is not adopted any more, or is not there.
  */
 void (linux_vfio_release)(unsigned int segment, unsigned int rid);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // iommu/jump.cc: what IOMMUs walk in the jump, the kernel's record, and who frees it.
+#include "device_testing.hh"
 #include "fake/carry.hh"
 #include "fake/iommu.hh"
 #include "golden.hh"
-#include "luo_testing.hh"
 
 #include <ferry/iommu.h>
 
@@ -11,20 +11,8 @@ namespace {
 
 constexpr unsigned long long unit = 0xfed90000, other_unit = 0xfed91000, address = 0xffffffffff000;
 
-class IommuJump : public Luo {
+class IommuJump : public DeviceTest<iommu_module_init, iommu_module_exit> {
     protected:
-	void SetUp() override
-	{
-		Luo::SetUp();
-		ASSERT_EQ(iommu_module_init(), 0);
-	}
-	void TearDown() override
-	{
-		if (fake::verifier)
-			iommu_module_exit();
-		Luo::TearDown();
-	}
-
 	static device legacy(unsigned short rid, unsigned long long of = unit)
 	{
 		device made;
@@ -124,7 +112,7 @@ class IommuJump : public Luo {
 		const ferry_jump was = record();
 		for (device *dev : saved)
 			ferry_iommu_unsave(dev);
-		iommu_module_exit();
+		unload_module();
 		unload();
 		fake::boot(handover);
 		// That page is the kernel's to free.
@@ -132,7 +120,7 @@ class IommuJump : public Luo {
 		load();
 		for (unsigned int i = 0; i < was.nr; ++i)
 			fake::incoming_devices.push_back({was.device[i], how});
-		ASSERT_EQ(iommu_module_init(), 0);
+		load_module();
 	}
 
 	std::vector<device *> saved;
@@ -271,8 +259,8 @@ TEST_F(IommuJump, FreesWhatIommusHaveWalked)
 	jump(LINUX_DEVICE_ADOPTED);
 	EXPECT_EQ(fake::waiting(), 0u);
 	// Once: also if the module is loaded again.
-	iommu_module_exit();
-	EXPECT_EQ(iommu_module_init(), 0);
+	unload_module();
+	load_module();
 }
 
 TEST_F(IommuJump, LeavesWhatIsOfARefusedDevice)
@@ -299,20 +287,20 @@ TEST_F(IommuJump, FollowsNoEntryOutOfWhatCame)
 		const ferry_jump_device is = record().device[0];
 		std::memcpy(handover.pages[is.root / 4096].data(), &bad, sizeof(bad));
 		ferry_iommu_unsave(&dev);
-		iommu_module_exit();
+		unload_module();
 		unload();
 		fake::boot(handover);
 		linux_came_free(handover.subtrees.at("iommu-liveupdate").phys);
 		load();
 		fake::incoming_devices = {{is, LINUX_DEVICE_DONE}};
-		ASSERT_EQ(iommu_module_init(), 0);
+		load_module();
 		// The context table that nobody finds.
 		EXPECT_EQ(fake::waiting(), 1u);
-		iommu_module_exit();
+		unload_module();
 		unload();
 		fake::power_off();
 		load();
-		ASSERT_EQ(iommu_module_init(), 0);
+		load_module();
 		ASSERT_EQ(ferry_iommu_save(&dev), 0);
 	}
 	ferry_iommu_unsave(&dev);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // iommu/: what is preserved of an iommufd, what is refused, and how page tables
 // are compared.
+#include "device_testing.hh"
 #include "fake/carry.hh"
 #include "fake/iommu.hh"
-#include "luo_testing.hh"
 
 #include <abi/iommu.h>
 #include <ferry/iommu.h>
@@ -18,30 +18,9 @@ using fake::Pfn;
 constexpr Address KiB = 1024, MiB = 1024 * KiB, GiB = 1024 * MiB;
 constexpr Pfn ram = fake::first_folio + 0x10000;
 
-class IommuTest : public Luo {
+class IommuTest : public DeviceTest<iommu_module_init, iommu_module_exit> {
     public:
 	enum : unsigned long long { IOMMUFD = 1, RAM = 2 };
-
-	void SetUp() override
-	{
-		Luo::SetUp();
-		load_iommu();
-	}
-	void TearDown() override
-	{
-		unload_iommu();
-		Luo::TearDown();
-	}
-	void load_iommu()
-	{
-		ASSERT_EQ(iommu_module_init(), 0);
-		loaded_ = true;
-	}
-	void unload_iommu()
-	{
-		if (std::exchange(loaded_, false))
-			iommu_module_exit();
-	}
 
 	// 16 pages of a file at 1 MiB, and 2 MiB of it in one piece at 1 GiB.
 	void make()
@@ -78,47 +57,31 @@ class IommuTest : public Luo {
 	}
 	void close_all()
 	{
-		for (int fd = 3; fd < 64; ++fd) {
-			if (fake::file_of(fd))
-				fake::close(fd);
-		}
+		DeviceTest::close_all();
 		session = iommufd = memory = -1;
 		table.reset();
 	}
 
-	// The next kernel, in which nothing is retrieved yet. The old table is in it
-	// as it was, but is nobody's.
-	void jump(const std::function<void(fake::Handover &)> &damage = {})
+	// The old table is in the next kernel as it was, but is nobody's.
+	void jump(const std::function<void(fake::Handover &)> &damage = [](fake::Handover &) {})
 	{
-		ASSERT_EQ(prepare(), 0) << fake::log_text();
-		fake::Handover handover = fake::handover();
-		old = table->where;
-		old_pages = table->pages;
-		luo_abort();
-		if (saved)
-			ferry_iommu_unsave(std::exchange(saved, nullptr));
-		close_all();
-		unload_iommu();
-		unload();
-		if (damage)
-			damage(handover);
-		fake::boot(handover);
-		fake::clear_log();
-		load();
-		load_iommu();
-		session = retrieve_session("vm");
-		ASSERT_GE(session, 0);
+		DeviceTest::jump(
+			[this](fake::Handover &) {
+				old = table->where;
+				old_pages = table->pages;
+				if (saved)
+					ferry_iommu_unsave(std::exchange(saved, nullptr));
+				table.reset();
+			},
+			damage);
 	}
 
-	int session = -1, iommufd = -1, memory = -1;
+	int iommufd = -1, memory = -1;
 	std::shared_ptr<PageTable> table;
 	linux_table old{};
 	std::vector<Pfn> old_pages;
 	// Saved until the jump.
 	device *saved = nullptr;
-
-    private:
-	bool loaded_ = false;
 };
 
 // ---- in the kernel that preserves ----
@@ -555,13 +518,13 @@ TEST_F(IommuTest, FreesEverythingWhateverFailsInRetrieve)
 	fake::Handover handover = fake::handover();
 	luo_abort();
 	close_all();
-	unload_iommu();
+	unload_module();
 	unload();
 	for_each_failure(
 		[&] {
 			fake::boot(handover);
 			load();
-			load_iommu();
+			load_module();
 			session = retrieve_session("vm");
 			ASSERT_GE(session, 0);
 		},
@@ -572,7 +535,7 @@ TEST_F(IommuTest, FreesEverythingWhateverFailsInRetrieve)
 		[&] {
 			EXPECT_EQ(finish(session), 0);
 			close_all();
-			unload_iommu();
+			unload_module();
 			unload();
 			EXPECT_EQ(fake::waiting(), 0u);
 			fake::power_off();
@@ -581,7 +544,7 @@ TEST_F(IommuTest, FreesEverythingWhateverFailsInRetrieve)
 
 TEST_F(IommuTest, LetsGoOfEverythingWhateverFailsAtTheStart)
 {
-	unload_iommu();
+	unload_module();
 	for_each_failure([] {
 		int err = iommu_module_init();
 		if (!err)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // vfio/: which devices are carried, and what becomes of them.
+#include "device_testing.hh"
 #include "fake/vfio.hh"
-#include "luo_testing.hh"
 
 #include <abi/vfio.h>
 
@@ -15,30 +15,9 @@ using fake::Pci;
 
 constexpr unsigned int rid = 2 << 8 | 3 << 3 | 1; // 0000:02:03.1
 
-class VfioTest : public Luo {
+class VfioTest : public DeviceTest<vfio_module_init, vfio_module_exit> {
     protected:
 	enum : unsigned long long { DEV = 1, IOMMUFD = 2 };
-
-	void SetUp() override
-	{
-		Luo::SetUp();
-		load_vfio();
-	}
-	void TearDown() override
-	{
-		unload_vfio();
-		Luo::TearDown();
-	}
-	void load_vfio()
-	{
-		ASSERT_EQ(vfio_module_init(), 0);
-		loaded_ = true;
-	}
-	void unload_vfio()
-	{
-		if (std::exchange(loaded_, false))
-			vfio_module_exit();
-	}
 
 	// A device, and a file that stands for its iommufd.
 	void make()
@@ -62,10 +41,7 @@ class VfioTest : public Luo {
 	}
 	void close_all()
 	{
-		for (int fd = 3; fd < 64; ++fd) {
-			if (fake::file_of(fd))
-				fake::close(fd);
-		}
+		DeviceTest::close_all();
 		session = iommufd = device = -1;
 	}
 
@@ -85,25 +61,11 @@ class VfioTest : public Luo {
 	// The next kernel, which has adopted the device.
 	void jump()
 	{
-		ASSERT_EQ(luo_prepare(true), 0) << fake::log_text();
-		fake::Handover handover = fake::handover();
-		luo_abort();
-		close_all();
-		unload_vfio();
-		unload();
-		fake::boot(handover);
-		fake::clear_log();
-		the().state = LINUX_VFIO_ADOPTED;
-		load();
-		load_vfio();
-		session = retrieve_session("vm");
-		ASSERT_GE(session, 0);
+		DeviceTest::jump([](fake::Handover &) {},
+				 [](fake::Handover &) { the().state = LINUX_VFIO_ADOPTED; });
 	}
 
-	int session = -1, iommufd = -1, device = -1;
-
-    private:
-	bool loaded_ = false;
+	int iommufd = -1, device = -1;
 };
 
 // ---- in the kernel that preserves ----
@@ -407,7 +369,7 @@ TEST_F(VfioTest, FailsToOpenAndStops)
 	fake::Handover handover = fake::handover();
 	luo_abort();
 	close_all();
-	unload_vfio();
+	unload_module();
 	unload();
 	for_each_failure(
 		[&] {
@@ -415,7 +377,7 @@ TEST_F(VfioTest, FailsToOpenAndStops)
 			the().state = LINUX_VFIO_ADOPTED;
 			the().opened = the().stopped = false;
 			load();
-			load_vfio();
+			load_module();
 			session = retrieve_session("vm");
 			ASSERT_GE(session, 0);
 		},
@@ -430,7 +392,7 @@ TEST_F(VfioTest, FailsToOpenAndStops)
 			EXPECT_EQ(finish(session), 0);
 			EXPECT_NE(the().opened, the().stopped);
 			close_all();
-			unload_vfio();
+			unload_module();
 			unload();
 			fake::power_off();
 		});
@@ -438,7 +400,7 @@ TEST_F(VfioTest, FailsToOpenAndStops)
 
 TEST_F(VfioTest, LetsGoOfEverythingWhateverFailsAtTheStart)
 {
-	unload_vfio();
+	unload_module();
 	for_each_failure([] {
 		int err = vfio_module_init();
 		if (!err)
