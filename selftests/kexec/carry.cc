@@ -278,6 +278,147 @@ AFTER()
 	SYS(::umount(top));
 }
 
+BEFORE("memory cgroup/full when a file is preserved")
+{
+	constexpr char top[] = "/tmp/cgroup", full[] = "/tmp/cgroup/full";
+	::mkdir(top, 0700);
+	if (::mount("none", top, "cgroup2", 0, nullptr) && errno != EBUSY)
+		ktap::skip("no cgroups here");
+	if (!write_file("/tmp/cgroup/cgroup.subtree_control", "+memory"))
+		ktap::skip("no memory cgroups here");
+	SYS(::mkdir(full, 0700));
+	CHECK(write_file("/tmp/cgroup/full/cgroup.procs", "0"));
+	auto memfd = make_memfd(32 * MiB);
+	fill(memfd, 0, 32 * MiB, 15);
+	// Nothing of it can be swapped out, so that there is room for half a MiB.
+	auto used = std::atoll(read_file("/tmp/cgroup/full/memory.current").c_str());
+	CHECK(used >= (long long)(32 * MiB));
+	CHECK(write_file("/tmp/cgroup/full/memory.max", std::to_string(used + 512 * 1024)));
+	OK(stage.session().preserve(memfd.get(), 1));
+	CHECK(write_file("/tmp/cgroup/full/memory.max", "max"));
+	CHECK(write_file("/tmp/cgroup/cgroup.procs", "0"));
+}
+
+AFTER()
+{
+	auto memfd = VALUE(stage.session().retrieve(1));
+	CHECK(has(memfd, 0, 32 * MiB, 15));
+	OK(stage.session().finish());
+}
+
+// Lets the nth allocation fail that this thread does in the kernel.
+class Failing {
+    public:
+	Failing()
+	{
+		if (::access(nth_, F_OK))
+			ktap::skip("this kernel does not let allocations fail");
+		for (std::string kind : {"failslab/", "fail_page_alloc/"}) {
+			auto set = [&](const char *what, const char *value) {
+				REQUIRE(write_file(("/sys/kernel/debug/" + kind + what).c_str(),
+						   value));
+			};
+			set("ignore-gfp-wait", "N");
+			set("verbose", "0");
+			if (kind == "fail_page_alloc/")
+				set("min-order", "0");
+		}
+		fd_.reset(SYS(::open(nth_, O_RDWR | O_CLOEXEC)));
+	}
+	void arm(int nth)
+	{
+		auto text = std::to_string(nth);
+		REQUIRE(::pwrite(fd_.get(), text.data(), text.size(), 0) > 0);
+	}
+	// Whether one has failed since.
+	bool disarm()
+	{
+		char left[16] = "";
+		// These calls are counted, too, and may be the one that fails.
+		while (::pread(fd_.get(), left, sizeof(left) - 1, 0) < 1)
+			;
+		while (::pwrite(fd_.get(), "0", 1, 0) < 1)
+			;
+		return !std::atoi(left);
+	}
+
+    private:
+	static constexpr const char *nth_ = "/proc/thread-self/fail-nth";
+	Fd fd_;
+};
+
+// Not the errno of something that has nothing to do with it; a copy to or from the program
+// counts as an allocation.
+bool lacks_memory(const std::error_code &error)
+{
+	if (error.value() != ENOMEM && error.value() != EFAULT)
+		ktap::print("# the errno is %d", error.value());
+	return error.value() == ENOMEM || error.value() == EFAULT;
+}
+
+// Two files of so many pages, those of one between those of the other.
+Fd make_fragmented(uint64_t size, uint64_t seed)
+{
+	auto memfd = make_memfd(size), other = make_memfd(size);
+	for (uint64_t at = 0; at < size; at += page) {
+		fill(memfd, at, page, seed);
+		fill(other, at, page, seed);
+	}
+	return memfd;
+}
+
+constexpr uint64_t each_failure = 80, fragment = 256 * 1024;
+
+BEFORE("allocations/each one of a preservation and of a retrieval fails")
+{
+	only_ferry("mainline loses the file");
+	Failing failing;
+	auto memfd = make_fragmented(8 * MiB, 16);
+	int failures = 0;
+	for (bool failed = true; failed;) {
+		auto session = VALUE(stage.device.create("failing"));
+		failing.arm(failures + 1);
+		auto result = session.preserve(memfd.get(), 1);
+		failed = failing.disarm();
+		failures += failed;
+		CHECK(result.has_value() || (failed && lacks_memory(result.error())));
+		if (result.has_value())
+			continue;
+		// Nothing is left behind that is in the way; or it was done, and only the
+		// answer could not be written.
+		auto again = session.preserve(memfd.get(), 1);
+		CHECK(again.has_value() ||
+		      (result.error().value() == EFAULT && again.error().value() == EEXIST));
+	}
+	ktap::print("# %d allocations, and copies", failures);
+	CHECK(failures > 10);
+	CHECK(has(memfd, 0, 8 * MiB, 16));
+	SYS(::ftruncate(memfd.get(), 0));
+
+	for (uint64_t token = 1; token <= each_failure; ++token)
+		OK(stage.session().preserve(make_fragmented(fragment, token).get(), token));
+}
+
+AFTER()
+{
+	Failing failing;
+	auto &session = stage.session();
+	bool failed = true;
+	for (uint64_t token = 1; token <= each_failure; ++token) {
+		failing.arm(static_cast<int>(token));
+		auto result = session.retrieve(token);
+		failed = failing.disarm();
+		CHECK(result.has_value() || (failed && lacks_memory(result.error())));
+		// What could not be had the first time can be had now, and is whole.
+		auto memfd = VALUE(session.retrieve(token));
+		CHECK(has(memfd, 0, fragment, token));
+		CHECK_EQ(status(memfd).st_blocks, fragment / 512);
+	}
+	// There are no more than were tried.
+	CHECK(!failed);
+	OK(session.finish());
+}
+
 // ---- huge pages ----
 
 BEFORE("huge pages/stay huge")
