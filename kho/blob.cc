@@ -21,11 +21,9 @@ constexpr std::size_t pages_for(std::size_t bytes)
 // Copies the pages of a run, in the order in which they were appended.
 void copy_run(char *to, const ferry_run &run)
 {
-	for (unsigned int i = 0; i < run.count; ++i) {
-		unsigned int at = run.flags & FERRY_RUN_DESCENDING ? run.count - 1 - i : i;
+	for (unsigned int i = 0; i < run.count; ++i)
 		memcpy(to + std::size_t{i} * LINUX_PAGE_SIZE,
-		       linux_page_at((run.pfn + at) * LINUX_PAGE_SIZE), LINUX_PAGE_SIZE);
-	}
+		       linux_page_at(ferry_run_pfn(&run, i) * LINUX_PAGE_SIZE), LINUX_PAGE_SIZE);
 }
 
 } // namespace

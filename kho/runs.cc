@@ -365,10 +365,8 @@ bool ferry_runs::continues_list(const ferry_run &run) const
 void ferry_runs::add_to_list(const ferry_run &run)
 {
 	unsigned long long pfn[short_run];
-	for (unsigned int i = 0; i < run.count; ++i) {
-		const unsigned int at = run.flags & FERRY_RUN_DESCENDING ? run.count - 1 - i : i;
-		pfn[i] = run.pfn + (static_cast<unsigned long long>(at) << run.order);
-	}
+	for (unsigned int i = 0; i < run.count; ++i)
+		pfn[i] = ferry_run_pfn(&run, i);
 	fill_list(pfn, run.count);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // luo_kvm.ko: its handlers, and its device.
+#include <ferry/handler.hh>
 #include <ferry/log.hh>
 #include <ferry/scope.hh>
 
@@ -18,36 +19,7 @@ namespace {
 
 constinit ferry_owner *owner;
 
-// Operations of the kernel that preserves, on a class of this module.
-template <class T> struct Outgoing {
-	static T *of(ferry_luo_args *args)
-	{
-		return static_cast<T *>(args->priv);
-	}
-	static int preserve(ferry_luo_args *args)
-	{
-		auto made = T::preserve(*args, owner);
-		if (made.has_value())
-			args->priv = made->release();
-		return ferry::to_errno(made);
-	}
-	static void unpreserve(ferry_luo_args *args)
-	{
-		ferry::destroy(of(args));
-	}
-	static int freeze(ferry_luo_args *args)
-	{
-		return ferry::to_errno(of(args)->freeze(args->self));
-	}
-	static void unfreeze(ferry_luo_args *args)
-	{
-		of(args)->unfreeze();
-	}
-	static int save(ferry_luo_args *args, ferry_writer *writer)
-	{
-		return ferry::to_errno(of(args)->save(writer));
-	}
-};
+template <class T> using Outgoing = ferry::Outgoing<T, owner>;
 
 template <class T> constexpr ferry_luo_ops
 operations(bool (*is)(file *), unsigned long (*id)(file *), void (*prepare)(ferry_luo_args *),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "memfd/hugetlb.hh"
 
+#include <ferry/handler.hh>
 #include <ferry/log.hh>
 #include <ferry/scope.hh>
 
@@ -406,38 +407,7 @@ Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *se
 
 // ---- the handler ----
 
-Hugetlb *preserved(const ferry_luo_args *args)
-{
-	return static_cast<Hugetlb *>(args->priv);
-}
-
-int preserve(ferry_luo_args *args)
-{
-	auto hugetlb = Hugetlb::preserve(*args, the_owner);
-	if (hugetlb.has_value())
-		args->priv = hugetlb->release();
-	return ferry::to_errno(hugetlb);
-}
-
-void unpreserve(ferry_luo_args *args)
-{
-	ferry::destroy(preserved(args));
-}
-
-int freeze(ferry_luo_args *args)
-{
-	return ferry::to_errno(preserved(args)->freeze());
-}
-
-void unfreeze(ferry_luo_args *args)
-{
-	preserved(args)->unfreeze();
-}
-
-int save(ferry_luo_args *args, ferry_writer *writer)
-{
-	return ferry::to_errno(preserved(args)->save(writer));
-}
+using Outgoing = ferry::Outgoing<Hugetlb, the_owner>;
 
 int retrieve(ferry_luo_args *args)
 {
@@ -464,11 +434,11 @@ void finish(ferry_luo_args *args)
 constexpr ferry_luo_ops ops{
 	.can_preserve = linux_hugetlb_is,
 	.id = linux_shmem_id,
-	.preserve = preserve,
-	.unpreserve = unpreserve,
-	.freeze = freeze,
-	.unfreeze = unfreeze,
-	.save = save,
+	.preserve = Outgoing::preserve,
+	.unpreserve = Outgoing::unpreserve,
+	.freeze = Outgoing::freeze,
+	.unfreeze = Outgoing::unfreeze,
+	.save = Outgoing::save,
 	.prepare = nullptr,
 	.retrieve = retrieve,
 	.can_finish = nullptr,

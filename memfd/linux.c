@@ -402,15 +402,14 @@ const char *linux_shmem_astray(struct file *file, const struct ferry_run *run,
 {
 	const char *fault = NULL;
 	struct folio *folio;
-	unsigned int i, at;
+	unsigned int i;
 
 	for (i = 0; i < run->count && !fault; i++) {
-		at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
 		*index = run->index + ((unsigned long long)i << run->order);
 		folio = filemap_get_folio(file->f_mapping, *index);
 		if (IS_ERR(folio))
 			return "is not in the file any more";
-		fault = fault_of(folio, run->pfn + ((unsigned long)at << run->order), run->order);
+		fault = fault_of(folio, ferry_run_pfn(run, i), run->order);
 		folio_put(folio);
 		cond_resched();
 	}
@@ -568,9 +567,8 @@ static int insert_unwritten(struct file *file, const struct ferry_run *run,
 	int err = 0;
 
 	for (i = 0; i < run->count && !err; i++) {
-		unsigned int at = run->flags & FERRY_RUN_DESCENDING ? run->count - 1 - i : i;
 		struct ferry_run folio = {
-			.pfn = run->pfn + ((unsigned long)at << run->order),
+			.pfn = ferry_run_pfn(run, i),
 			.index = run->index + ((unsigned long)i << run->order),
 			.count = 1,
 			.order = run->order,
@@ -650,14 +648,6 @@ int linux_hugetlb_create(const struct linux_shmem_attrs *attrs, unsigned int ord
 	return create(attrs, MFD_HUGETLB | (order + PAGE_SHIFT) << MFD_HUGE_SHIFT, made);
 }
 
-/* The folio at one place of a run in the file. */
-static struct folio *folio_at(const struct ferry_run *run, unsigned int i)
-{
-	if (run->flags & FERRY_RUN_DESCENDING)
-		i = run->count - 1 - i;
-	return pfn_folio(run->pfn + ((unsigned long)i << run->order));
-}
-
 int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
 {
 	struct folio *folio;
@@ -665,7 +655,7 @@ int linux_hugetlb_insert(struct file *file, const struct ferry_run *run)
 	int err = 0;
 
 	for (i = 0; i < run->count; i++) {
-		folio = folio_at(run, i);
+		folio = pfn_folio(ferry_run_pfn(run, i));
 		if (!hugetlb_adopt_folio(folio)) {
 			/* No pool for it, or somebody looks at the page right now. */
 			if (run->order <= MAX_PAGE_ORDER)
@@ -696,7 +686,7 @@ unsigned int linux_hugetlb_free(const struct ferry_run *run)
 	struct folio *folio;
 
 	for (i = 0; i < run->count; i++) {
-		folio = folio_at(run, i);
+		folio = pfn_folio(ferry_run_pfn(run, i));
 		if (!hugetlb_adopt_folio(folio)) {
 			lost++;
 			if (run->order > MAX_PAGE_ORDER)

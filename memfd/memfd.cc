@@ -3,6 +3,7 @@
 
 #include "memfd/hugetlb.hh"
 
+#include <ferry/handler.hh>
 #include <ferry/log.hh>
 #include <ferry/scope.hh>
 
@@ -424,38 +425,7 @@ constinit ferry_owner *owner;
 // whether it made a file of them or had to free them.
 constinit char pages_taken;
 
-Memfd *preserved(const ferry_luo_args *args)
-{
-	return static_cast<Memfd *>(args->priv);
-}
-
-int preserve(ferry_luo_args *args)
-{
-	auto memfd = Memfd::preserve(*args, owner);
-	if (memfd.has_value())
-		args->priv = memfd->release();
-	return ferry::to_errno(memfd);
-}
-
-void unpreserve(ferry_luo_args *args)
-{
-	ferry::destroy(preserved(args));
-}
-
-int freeze(ferry_luo_args *args)
-{
-	return ferry::to_errno(preserved(args)->freeze());
-}
-
-void unfreeze(ferry_luo_args *args)
-{
-	preserved(args)->unfreeze();
-}
-
-int save(ferry_luo_args *args, ferry_writer *writer)
-{
-	return ferry::to_errno(preserved(args)->save(writer));
-}
+using Outgoing = ferry::Outgoing<Memfd, owner>;
 
 int retrieve(ferry_luo_args *args)
 {
@@ -483,11 +453,11 @@ void finish(ferry_luo_args *args)
 constexpr ferry_luo_ops ops{
 	.can_preserve = linux_shmem_is,
 	.id = linux_shmem_id,
-	.preserve = preserve,
-	.unpreserve = unpreserve,
-	.freeze = freeze,
-	.unfreeze = unfreeze,
-	.save = save,
+	.preserve = Outgoing::preserve,
+	.unpreserve = Outgoing::unpreserve,
+	.freeze = Outgoing::freeze,
+	.unfreeze = Outgoing::unfreeze,
+	.save = Outgoing::save,
 	.prepare = nullptr,
 	.retrieve = retrieve,
 	.can_finish = nullptr,

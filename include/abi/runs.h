@@ -41,6 +41,14 @@ struct ferry_run {
  */
 #define FERRY_RUN_DESCENDING	(1 << 9)
 
+/* First page frame of the folio at a place in the file, counted in folios from @index on. */
+static inline unsigned long long ferry_run_pfn(const struct ferry_run *run, unsigned int place)
+{
+	if (run->flags & FERRY_RUN_DESCENDING)
+		place = run->count - 1 - place;
+	return run->pfn + ((unsigned long long)place << run->order);
+}
+
 /*
  * On the way a run is two words:
  *	where: pfn (48 bits) | order (6) | flags (10)

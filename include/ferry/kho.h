@@ -80,7 +80,8 @@ struct ferry_runs *(ferry_runs_create)(struct ferry_owner *owner);
  *         two folios, the first one in the file is the last one in memory
  *
  * A run that continues the last one in both, with the same order and flags,
- * becomes part of it. The caller keeps the folios in place (pinned), and in
+ * becomes part of it. One of up to four folios, after single ones that lie apart,
+ * may be written, and arrive, as single folios. The caller keeps the folios in place (pinned), and in
  * the order that they have, until ferry_runs_destroy(). They are preserved when
  * many have come together, and by ferry_runs_seal().
  *

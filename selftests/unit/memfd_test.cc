@@ -53,6 +53,7 @@ struct Kho {
 	std::optional<ferry_bulk> reserved;
 	std::vector<unsigned char> blob;
 	int blobs = 0;
+	int blobs_saved = 0; // ever
 	bool blob_waits = false; // for the next kernel
 	std::vector<ferry_run> runs;
 	// ferry_runs_next() fails for this one.
@@ -255,6 +256,7 @@ int ferry_blob_save(struct ferry_owner *, const void *data, std::size_t size,
 	ref->bytes = size;
 	*blob = new ferry_blob;
 	++kho.blobs;
+	++kho.blobs_saved;
 	return 0;
 }
 
@@ -1148,6 +1150,35 @@ TEST_F(HugetlbTest, TellsOfPagesThatCameLater)
 	EXPECT_EQ(fake::counters()["folios of which the next kernel is told"], 4);
 	// What is reserved behind the end of the file is not carried.
 	EXPECT_EQ(kho.blob.size(), 2 * sizeof(ferry_hugetlb_range));
+}
+
+TEST_F(HugetlbTest, WritesReservationsDownWhenTheyChange)
+{
+	Shmem file{16 * huge * 4096};
+	file.shmem = false;
+	file.huge_order = 9;
+	file.reserved = {{0, 2 * huge}, {5 * huge, 6 * huge}};
+	Preserved preserved{file};
+	ASSERT_EQ(preserved.preserve(), 0);
+	EXPECT_EQ(kho.blobs_saved, 1);
+	ASSERT_EQ(preserved.freeze(), 0);
+	preserved.unfreeze();
+	EXPECT_EQ(kho.blobs_saved, 1);
+	// A failure keeps what was written.
+	file.reserved.push_back({7 * huge, 9 * huge});
+	fake::arm(1, true);
+	EXPECT_LT(preserved.freeze(), 0);
+	fake::disarm();
+	EXPECT_EQ(kho.blobs_saved, 1);
+	EXPECT_EQ(kho.blob.size(), 2 * sizeof(ferry_hugetlb_range));
+	ASSERT_EQ(preserved.freeze(), 0);
+	preserved.unfreeze();
+	EXPECT_EQ(kho.blobs_saved, 2);
+	EXPECT_EQ(kho.blob.size(), 3 * sizeof(ferry_hugetlb_range));
+	file.reserved.clear();
+	ASSERT_EQ(preserved.freeze(), 0);
+	preserved.unfreeze();
+	EXPECT_EQ(kho.blobs, 0);
 }
 
 TEST_F(HugetlbTest, WithoutPagesAndReservations)
