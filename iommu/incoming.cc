@@ -137,6 +137,11 @@ Result<void> OldTables::add(ferry_node node, bool &taken)
 {
 	ferry_hwpt record;
 	TRY(check_status(ferry_get(node, &ferry_hwpt_record, &record)));
+	if (record.top % page_size) {
+		log_err("the page table at %#llx, of IOAS %u, makes no sense", record.top,
+			record.ioas);
+		return fail(Errno::BadMsg);
+	}
 	OldTable *table = TRY(ferry::make<OldTable>()).release();
 	table->where = {record.top, record.levels};
 	tables_.push_back(*table);

@@ -156,8 +156,14 @@ Result<void> Group::read()
 		TRY(check_status(linux_kvm_get_clock(scratch, vm_, &clock_, &tsc_)));
 		TRY(read_vm(scratch, vm_, state_));
 		Sections sections;
-		for (Vcpu &vcpu : vcpus_)
-			TRY(vcpu.read(scratch, sections));
+		for (Vcpu &vcpu : vcpus_) {
+			auto read = vcpu.read(scratch, sections);
+			if (!read.has_value()) {
+				log_err("vCPU %u cannot be read (%d)", vcpu.number(),
+					ferry::to_errno(read));
+				return read;
+			}
+		}
 		return {};
 	});
 }

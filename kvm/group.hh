@@ -32,7 +32,9 @@ class Gmem;
  *
  *	the mutex of the session	luo's; held around every operation
  *	kvm.groups			the list of groups, what is in them, the counts
- *	KVM's own, and others		in linux.c; none that waits for userspace
+ *	KVM's own, and others		in linux.c; none that waits for userspace. And
+ *					KHO's, of a blob that is saved or dropped: the
+ *					worker does that with kvm.groups held
  *
  * Files of one VM in different sessions would meet in their group only.
  */

@@ -268,11 +268,16 @@ void IncomingVm::work_ahead()
 void IncomingVm::load_ahead(const ferry_kvm_vcpu &record, Bytes state)
 {
 	EarlyVcpu *early = find_early(record.id);
-	if (!early)
+	if (!early || !may_load_ahead(record, state))
 		return;
+	if (std::exchange(early->tried, true)) {
+		log_err("vCPU %u is there twice", record.id);
+		early->ahead = false;
+		return;
+	}
 	// What does not go is tried again by set_memory(), and told there.
 	auto loaded = in_worker([&](unsigned long scratch) {
-		return load_vcpu_ahead(scratch, early->vcpu, record, state);
+		return load_vcpu_most(scratch, early->vcpu, record, state);
 	});
 	early->ahead = loaded.has_value();
 }
@@ -529,7 +534,7 @@ Result<void> IncomingVm::load(unsigned long scratch)
 Result<void> IncomingVm::load_vcpu(unsigned long scratch, IncomingVcpu &vcpu)
 {
 	if (!vcpu.ahead)
-		TRY(load_vcpu_ahead(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes()));
+		TRY(load_vcpu_most(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes()));
 	return load_vcpu_rest(scratch, vcpu.vcpu, vcpu.state.bytes());
 }
 

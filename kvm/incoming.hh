@@ -45,7 +45,7 @@ struct IncomingVcpu : ferry::Linked<IncomingVcpu> {
 	ferry_kvm_vcpu record{};
 	Blob state;
 	file *vcpu = nullptr; // with a reference
-	bool ahead = false; // load_vcpu_ahead() is done
+	bool ahead = false; // load_vcpu_most() is done
 	~IncomingVcpu();
 };
 
@@ -54,6 +54,7 @@ struct EarlyVcpu : ferry::Linked<EarlyVcpu> {
 	unsigned int number = 0;
 	file *vcpu = nullptr; // with a reference
 	bool ahead = false; // as of an IncomingVcpu
+	bool tried = false; // by load_ahead()
 	~EarlyVcpu();
 };
 
@@ -72,7 +73,8 @@ class IncomingVm : public ferry::Linked<IncomingVm>, public ferry::RefCounted<In
 
 	// Makes the VM and its vCPUs, if that goes well; in a kernel thread.
 	void work_ahead();
-	// Gives a vCPU that was made so what needs no memory.
+	// Gives a vCPU that was made so what needs no memory, if that can be done long
+	// before it runs.
 	void load_ahead(const ferry_kvm_vcpu &record, Bytes state);
 	// Makes the VM, if it is not there.
 	ferry::Result<void> create();

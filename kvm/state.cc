@@ -404,15 +404,55 @@ Result<void> check_vcpu(Bytes blob)
 	return {};
 }
 
+namespace {
+
+// Word `at` of a section; 0 where it ends before.
+template <class Word> Word word_at(Bytes data, std::size_t at)
+{
+	Word word = 0;
+	if (at + sizeof(word) <= data.size())
+		memcpy(&word, data.data() + at, sizeof(word));
+	return word;
+}
+
+// A timer that starts itself anew, as fast as the guest likes (Intel SDM vol. 3,
+// "APIC Timer": LVT, initial count).
+bool has_periodic_timer(Bytes lapic)
+{
+	constexpr std::size_t lvt_timer = 0x320;
+	constexpr std::size_t initial_count = 0x380;
+	constexpr unsigned int mode = 3u << 17;
+	constexpr unsigned int periodic = 1u << 17;
+	return (word_at<unsigned int>(lapic, lvt_timer) & mode) == periodic &&
+	       word_at<unsigned int>(lapic, initial_count);
+}
+
+// KVM looks into a nested guest's memory (struct kvm_nested_state).
+bool is_in_nested_guest(Bytes nested)
+{
+	constexpr unsigned short guest_mode = 1; // KVM_STATE_NESTED_GUEST_MODE
+	return word_at<unsigned short>(nested, 0) & guest_mode;
+}
+
+} // namespace
+
+bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob)
+{
+	VcpuIndex index;
+	// A rate is scaled by what the host has measured, which it refines.
+	return !record.tsc_ratio && index.build(blob).has_value() &&
+	       !has_periodic_timer(index[FERRY_KVM_LAPIC]) &&
+	       !is_in_nested_guest(index[FERRY_KVM_NESTED]);
+}
+
 // The order matters: CPUID says what registers there are; a mode (SREGS) which
 // values they take; EFER and CR4 are in SREGS, and nested state wants them; the
 // LAPIC its base address, which is in SREGS too; a timer's deadline the LAPIC's
 // mode and the counter; and INIT-received the LAPIC. REGS drop an exception that
 // is pending, and nested state an interrupt shadow: so EVENTS come after them; but
 // nested state wants to know of SMM, which is in EVENTS: so they come twice.
-// (Documentation/virt/kvm/api.rst says some of it.) What nested state says of the
-// guest's memory KVM looks for at the next KVM_RUN only.
-Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
+// (Documentation/virt/kvm/api.rst says some of it.)
+Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 			     Bytes blob)
 {
 	VcpuIndex index;

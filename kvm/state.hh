@@ -100,10 +100,13 @@ ferry::Result<void> read_vcpu(unsigned long scratch, file *vcpu, Sections &secti
 // Checks the form of a blob of a vCPU: each kind known, and there once at most.
 ferry::Result<void> check_vcpu(Bytes blob);
 
-// Gives a vCPU what refers to no memory, of the blob, which is checked: its VM need
-// not have any yet. Nothing of that changes until the vCPU runs. In a worker, or in
-// the process that the VM belongs to.
-ferry::Result<void> load_vcpu_ahead(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
+// Does all but the rest need no memory, and stay as it is for as long as nobody runs
+// the vCPU? The blob is checked.
+bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob);
+
+// Gives a vCPU what refers to no memory, of the blob, which is checked. In the process
+// that the VM belongs to; if may_load_ahead(), also in a worker.
+ferry::Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 				    Bytes blob);
 
 // Gives it the rest; in the process that the VM belongs to. Its memory has to be

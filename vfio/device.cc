@@ -171,6 +171,10 @@ Result<void> Device::freeze()
 		flags_now = flags;
 	}
 	int err = linux_vfio_freeze(file_, flags_now & LIVEUPDATE_VFIO_FORCE_OFF, &were_);
+	if (err == -int(Errno::Again)) {
+		log_err("%s is about to enter a low-power state", name.text());
+		return fail(Errno::Busy);
+	}
 	if (err == -int(Errno::Busy))
 		log_err("%s can interrupt: switch that off first, with VFIO_DEVICE_SET_IRQS and "
 			"a count of 0, or have it switched off, with "

@@ -189,12 +189,16 @@ int linux_vfio_freeze(struct file *file, bool force, struct linux_vfio_interrupt
 		list_interrupts(core, were);
 		if (were->kind != FERRY_VFIO_NONE && !force)
 			return -EBUSY;
-		ret = ferry_iommu_save(&core->pdev->dev);
-		if (ret)
-			return ret;
-		/* A reset that has begun is over. */
+		/* A reset that has begun is over, and who may let it sleep is not there. */
 		scoped_guard(rwsem_write, &core->memory_lock)
-			core->liveupdate_frozen = true;
+			core->liveupdate_frozen = !core->pm_runtime_engaged;
+		if (!core->liveupdate_frozen)
+			return -EAGAIN;
+		ret = ferry_iommu_save(&core->pdev->dev);
+		if (ret) {
+			core->liveupdate_frozen = false;
+			return ret;
+		}
 		if (are_messages(were))
 			turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, false);
 		/* Who unmasks it from now on does not get through; who has begun is over. */
@@ -224,6 +228,9 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 	ferry_iommu_unsave(&core->pdev->dev);
 	if (are_messages(were))
 		turn_messages(core->pdev, were->kind == FERRY_VFIO_MSIX, true);
+	/* Where it is not what masks INTx, nobody else switches it on. */
+	if (were->kind == FERRY_VFIO_INTX && !core->pci_2_3)
+		pci_intx(core->pdev, 1);
 	add_due(core, were->vectors);
 	vfio_pci_liveupdate_trigger(core);
 }

@@ -90,9 +90,9 @@ struct linux_vfio_interrupts {
  * one that has begun may still end. INTx is disabled in the device. It cannot be
  * reset, nor put to sleep. ferry_iommu_save().
  *
- * Return: 0, -EBUSY (interrupts are set up, and not @force), -EOPNOTSUPP (the kernel
- * cannot keep its translation), -ENOSPC (too many devices), -ENOMEM. After an error
- * everything is as it was.
+ * Return: 0, -EBUSY (interrupts are set up, and not @force), -EAGAIN (its user lets it
+ * enter a low-power state), -EOPNOTSUPP (the kernel cannot keep its translation),
+ * -ENOSPC (too many devices), -ENOMEM. After an error everything is as it was.
  */
 int (linux_vfio_freeze)(struct file *file, bool force, struct linux_vfio_interrupts *were);
 /* What was turned off is on again, and each vector is signalled once; INTx if the device asserts it. */

@@ -276,7 +276,7 @@ class KvmState : public testing::Test {
 	}
 	int load(Bytes blob, const ferry_kvm_vcpu &record = {})
 	{
-		auto ahead = virt::load_vcpu_ahead(scratch, vcpu, record, blob);
+		auto ahead = virt::load_vcpu_most(scratch, vcpu, record, blob);
 		return ferry::to_errno(ahead.has_value() ? virt::load_vcpu_rest(scratch, vcpu, blob)
 							 : ahead);
 	}

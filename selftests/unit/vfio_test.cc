@@ -141,6 +141,7 @@ TEST_F(VfioTest, RefusesAFreezeWithoutLeavingATrace)
 		{"can interrupt again", [](Pci &is) { is.is.traits = LINUX_VFIO_MESSAGES; },
 		 -EBUSY},
 		{"low-power", [](Pci &is) { is.is.traits = LINUX_VFIO_LOW_POWER; }, -EBUSY},
+		{"about to enter a low-power", [](Pci &is) { is.save_error = -EAGAIN; }, -EBUSY},
 		{"cannot go on", [](Pci &is) { is.save_error = -EOPNOTSUPP; }, -EOPNOTSUPP},
 		{"cannot go on", [](Pci &is) { is.save_error = -ENOSPC; }, -ENOSPC},
 	};
