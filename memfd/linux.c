@@ -486,8 +486,9 @@ static int create(const struct linux_shmem_attrs *attrs, unsigned int flags,
 	int err;
 
 	file = memfd_alloc_file("", MFD_ALLOW_SEALING | flags);
+	/* Their own mounts have no limit: what lacked was memory for an inode. */
 	if (IS_ERR(file))
-		return PTR_ERR(file);
+		return PTR_ERR(file) == -ENOSPC ? -ENOMEM : PTR_ERR(file);
 
 	inode = file_inode(file);
 	inode->i_mode = (inode->i_mode & ~S_IALLUGO) | (attrs->mode & S_IALLUGO);
