@@ -187,6 +187,7 @@ Result<ferry::Owned<Tree>> take_incoming()
 		TRY(load_tree(ref, *tree));
 	}
 	// From here on it is ours, and nobody finds it a second time.
+	linux_forget(phys);
 	if (kho::restore_page(phys))
 		linux_release(phys / LINUX_PAGE_SIZE, 1, 0);
 	return tree;

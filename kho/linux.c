@@ -116,6 +116,11 @@ int linux_publish(const char *name, void *page, size_t size)
 	return kho_add_subtree(name, page, size);
 }
 
+void linux_forget(unsigned long long phys)
+{
+	kho_forget_subtree(phys_to_virt(phys));
+}
+
 void linux_withdraw(void *page)
 {
 	kho_remove_subtree(page);

@@ -82,6 +82,8 @@ int (linux_publish)(const char *name, void *page, ferry_size size);
 void (linux_withdraw)(void *page);
 /* kho_retrieve_subtree(). Return: 0, -ENOENT, -EINVAL. */
 int (linux_handed_over)(const char *name, unsigned long long *phys, ferry_size *size);
+/* kho_forget_subtree(): its memory is about to be somebody else's. */
+void (linux_forget)(unsigned long long phys);
 
 /* This module. */
 struct module *(linux_this_module)(void);

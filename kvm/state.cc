@@ -453,7 +453,7 @@ bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob)
 // nested state wants to know of SMM, which is in EVENTS: so they come twice.
 // (Documentation/virt/kvm/api.rst says some of it.)
 Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
-			     Bytes blob)
+			    Bytes blob)
 {
 	VcpuIndex index;
 	TRY(index.build(blob));

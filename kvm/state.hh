@@ -107,7 +107,7 @@ bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob);
 // Gives a vCPU what refers to no memory, of the blob, which is checked. In the process
 // that the VM belongs to; if may_load_ahead(), also in a worker.
 ferry::Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
-				    Bytes blob);
+				   Bytes blob);
 
 // Gives it the rest; in the process that the VM belongs to. Its memory has to be
 // there: some registers point into it.

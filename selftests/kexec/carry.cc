@@ -404,16 +404,20 @@ AFTER()
 	Failing failing;
 	auto &session = stage.session();
 	bool failed = true;
+	int failures = 0;
 	for (uint64_t token = 1; token <= each_failure; ++token) {
 		failing.arm(static_cast<int>(token));
 		auto result = session.retrieve(token);
 		failed = failing.disarm();
+		failures += failed;
 		CHECK(result.has_value() || (failed && lacks_memory(result.error())));
 		// What could not be had the first time can be had now, and is whole.
 		auto memfd = VALUE(session.retrieve(token));
 		CHECK(has(memfd, 0, fragment, token));
 		CHECK_EQ(status(memfd).st_blocks, fragment / 512);
 	}
+	ktap::print("# %d allocations, and copies", failures);
+	CHECK(failures > 10);
 	// There are no more than were tried.
 	CHECK(!failed);
 	OK(session.finish());

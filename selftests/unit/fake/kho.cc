@@ -458,6 +458,14 @@ int linux_handed_over(const char *name, unsigned long long *phys, ferry_size *si
 	return 0;
 }
 
+void linux_forget(unsigned long long phys)
+{
+	for (auto &[name, is] : incoming.subtrees)
+		if (is.phys == phys)
+			return;
+	bug("a subtree is forgotten that was never there");
+}
+
 struct module *linux_this_module(void)
 {
 	return &fake::kho_module();
