@@ -276,8 +276,9 @@ void IncomingVm::load_ahead(const ferry_kvm_vcpu &record, Bytes state)
 		return;
 	}
 	// What does not go is tried again by set_memory(), and told there.
-	auto loaded = in_worker([&](unsigned long scratch) {
-		return load_vcpu_most(scratch, early->vcpu, record, state);
+	auto loaded = in_worker([&](unsigned long scratch) -> Result<void> {
+		early->rest = TRY(load_vcpu_most(scratch, early->vcpu, record, state));
+		return {};
 	});
 	early->ahead = loaded.has_value();
 }
@@ -312,6 +313,7 @@ Result<void> IncomingVm::create_vcpu(IncomingVcpu &vcpu)
 	if (EarlyVcpu *early = find_early(vcpu.record.id)) {
 		vcpu.vcpu = std::exchange(early->vcpu, nullptr);
 		vcpu.ahead = early->ahead;
+		vcpu.rest = std::move(early->rest);
 		ferry::List<EarlyVcpu>::remove(*early);
 		ferry::destroy(early);
 		return {};
@@ -534,8 +536,9 @@ Result<void> IncomingVm::load(unsigned long scratch)
 Result<void> IncomingVm::load_vcpu(unsigned long scratch, IncomingVcpu &vcpu)
 {
 	if (!vcpu.ahead)
-		TRY(load_vcpu_most(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes()));
-	return load_vcpu_rest(scratch, vcpu.vcpu, vcpu.state.bytes());
+		vcpu.rest =
+			TRY(load_vcpu_most(scratch, vcpu.vcpu, vcpu.record, vcpu.state.bytes()));
+	return load_vcpu_rest(scratch, vcpu.vcpu, vcpu.rest);
 }
 
 Result<void> IncomingVm::load_dirty()

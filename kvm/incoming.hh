@@ -45,7 +45,8 @@ struct IncomingVcpu : ferry::Linked<IncomingVcpu> {
 	ferry_kvm_vcpu record{};
 	Blob state;
 	file *vcpu = nullptr; // with a reference
-	bool ahead = false; // load_vcpu_most() is done
+	bool ahead = false; // load_vcpu_most() is done, and
+	Blob rest; // what it left
 	~IncomingVcpu();
 };
 
@@ -54,6 +55,7 @@ struct EarlyVcpu : ferry::Linked<EarlyVcpu> {
 	unsigned int number = 0;
 	file *vcpu = nullptr; // with a reference
 	bool ahead = false; // as of an IncomingVcpu
+	Blob rest;
 	bool tried = false; // by load_ahead()
 	~EarlyVcpu();
 };

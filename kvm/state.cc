@@ -336,6 +336,19 @@ class MsrLoad {
 		return write_msrs(scratch, vcpu, chosen);
 	}
 
+	// What write() would write, for later: to see that takes its time, too.
+	Result<Blob> pending(unsigned long scratch, file *vcpu, bool (*suits)(unsigned int index))
+	{
+		Msrs chosen = choose(suits);
+		TRY(drop_equal(scratch, vcpu, chosen));
+		void *data = ferry_alloc(std::max<std::size_t>(chosen.size_bytes(), 1));
+		if (!data)
+			return fail(Errno::NoMem);
+		if (!chosen.empty())
+			memcpy(data, chosen.data(), chosen.size_bytes());
+		return Blob{data, chosen.size_bytes()};
+	}
+
     private:
 	// Puts them into the second list.
 	Msrs choose(bool (*suits)(unsigned int index))
@@ -452,7 +465,7 @@ bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob)
 // is pending, and nested state an interrupt shadow: so EVENTS come after them; but
 // nested state wants to know of SMM, which is in EVENTS: so they come twice.
 // (Documentation/virt/kvm/api.rst says some of it.)
-Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
+Result<Blob> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 			    Bytes blob)
 {
 	VcpuIndex index;
@@ -470,16 +483,15 @@ Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_v
 	      FERRY_KVM_EVENTS, FERRY_KVM_REGS, FERRY_KVM_NESTED, FERRY_KVM_EVENTS,
 	      FERRY_KVM_DEBUGREGS, FERRY_KVM_MP_STATE})
 		TRY(load(scratch, vcpu, kind, index[kind]));
-	return msrs.write(scratch, vcpu, is_deadline);
+	TRY(msrs.write(scratch, vcpu, is_deadline));
+	return msrs.pending(scratch, vcpu, refers_to_memory);
 }
 
-Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Bytes blob)
+Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Blob &rest)
 {
-	VcpuIndex index;
-	TRY(index.build(blob));
-	MsrLoad msrs;
-	TRY(msrs.prepare(index[FERRY_KVM_MSRS]));
-	return msrs.write(scratch, vcpu, refers_to_memory);
+	return write_msrs(scratch, vcpu,
+			  {reinterpret_cast<ferry_kvm_msr *>(rest.data()),
+			   rest.bytes().size() / sizeof(ferry_kvm_msr)});
 }
 
 // ---- a VM ----

@@ -82,6 +82,10 @@ class Blob {
 	{
 		ferry_free(data_);
 	}
+	unsigned char *data()
+	{
+		return data_;
+	}
 	Bytes bytes() const
 	{
 		return {data_, size_};
@@ -105,13 +109,14 @@ ferry::Result<void> check_vcpu(Bytes blob);
 bool may_load_ahead(const ferry_kvm_vcpu &record, Bytes blob);
 
 // Gives a vCPU what refers to no memory, of the blob, which is checked. In the process
-// that the VM belongs to; if may_load_ahead(), also in a worker.
-ferry::Result<void> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
+// that the VM belongs to; if may_load_ahead(), also in a worker. What is left is the
+// result.
+ferry::Result<Blob> load_vcpu_most(unsigned long scratch, file *vcpu, const ferry_kvm_vcpu &record,
 				   Bytes blob);
 
-// Gives it the rest; in the process that the VM belongs to. Its memory has to be
-// there: some registers point into it.
-ferry::Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Bytes blob);
+// Gives it what was left; in the process that the VM belongs to. Its memory has to be
+// there: these registers point into it.
+ferry::Result<void> load_vcpu_rest(unsigned long scratch, file *vcpu, Blob &rest);
 
 // ---- a VM ----
 

@@ -276,9 +276,9 @@ class KvmState : public testing::Test {
 	}
 	int load(Bytes blob, const ferry_kvm_vcpu &record = {})
 	{
-		auto ahead = virt::load_vcpu_most(scratch, vcpu, record, blob);
-		return ferry::to_errno(ahead.has_value() ? virt::load_vcpu_rest(scratch, vcpu, blob)
-							 : ahead);
+		auto rest = virt::load_vcpu_most(scratch, vcpu, record, blob);
+		return ferry::to_errno(rest.has_value() ? virt::load_vcpu_rest(scratch, vcpu, *rest)
+							: ferry::fail(rest.error()));
 	}
 	fake::Vcpu &its() const
 	{
@@ -460,6 +460,36 @@ TEST_F(KvmState, WritesDeadlinesLast)
 	ASSERT_EQ(load(blob), 0);
 	EXPECT_EQ(trace(), "set 9, configure vcpu 3, set 2, msrs 174=5, tsc, set 4, set 3, set 5, "
 			   "set 6, set 1, set 10, set 6, set 7, set 8, msrs 6e0=3e8");
+}
+
+// Timers that fire for nobody, a nested guest's memory, and a rate that is refined.
+TEST_F(KvmState, LoadsAheadOnlyWhatStaysAsItIs)
+{
+	ferry_kvm_vcpu record{};
+	EXPECT_TRUE(virt::may_load_ahead(record, vcpu_blob()));
+	record.tsc_ratio = 1;
+	EXPECT_FALSE(virt::may_load_ahead(record, vcpu_blob()));
+
+	auto with_lapic = [](unsigned int lvt, unsigned int count) {
+		Data lapic(1024), blob;
+		std::memcpy(&lapic[0x320], &lvt, sizeof(lvt));
+		std::memcpy(&lapic[0x380], &count, sizeof(count));
+		put_section(blob, FERRY_KVM_LAPIC, lapic);
+		return virt::may_load_ahead({}, blob);
+	};
+	EXPECT_TRUE(with_lapic(0x000000ec, 1000)) << "one-shot";
+	EXPECT_TRUE(with_lapic(0x000400ec, 1000)) << "deadline";
+	EXPECT_TRUE(with_lapic(0x000200ec, 0)) << "periodic, and stopped";
+	EXPECT_FALSE(with_lapic(0x000200ec, 1000));
+	EXPECT_FALSE(with_lapic(0x000300ec, 1000)) << "masked, and goes on";
+
+	auto with_nested = [](unsigned char flags) {
+		Data blob;
+		put_section(blob, FERRY_KVM_NESTED, {flags, 0, 1, 0, 128, 0, 0, 0});
+		return virt::may_load_ahead({}, blob);
+	};
+	EXPECT_TRUE(with_nested(0x4)) << "L1 runs";
+	EXPECT_FALSE(with_nested(0x5));
 }
 
 TEST_F(KvmState, LoadsABlobWithoutMsrs)
