@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * libliveupdate in C++23: descriptors as owned types, errors as values.
+ * libliveupdate in C++20: descriptors as owned types, errors as values.
  *
  * Before the kexec:
  *
@@ -20,13 +20,23 @@
  * liveupdate::message() has the reason as a sentence. What owns a descriptor
  * closes it. Nothing throws but for want of memory, and nothing is shared.
  *
- * C++23, for std::expected: a type of our own in its place would be one more
- * that every program had to convert. Older C++ can use <liveupdate.h>.
+ * A Result is a std::expected, which is of C++23. In C++20 it is the tl::expected
+ * that became it (Debian's libexpected-dev), with the same members. Older C++ can
+ * use <liveupdate.h>.
  */
 #pragma once
 
-#if __cplusplus < 202002L || !__has_include(<expected>)
-#error "<liveupdate.hpp> needs C++23 (std::expected); <liveupdate.h> is for older C++, too"
+#if __cplusplus < 202002L
+#error "<liveupdate.hpp> needs C++20; <liveupdate.h> is for older C++, too"
+#endif
+
+#include <version>
+#ifdef __cpp_lib_expected
+#include <expected>
+#elif __has_include(<tl/expected.hpp>)
+#include <tl/expected.hpp>
+#else
+#error "<liveupdate.hpp> needs std::expected (C++23), or tl/expected.hpp (libexpected-dev)"
 #endif
 
 #include <algorithm>
@@ -34,7 +44,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
-#include <expected>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -47,11 +56,17 @@
 
 namespace liveupdate {
 
+#ifdef __cpp_lib_expected
 template <typename T> using Result = std::expected<T, std::error_code>;
+using Failure = std::unexpected<std::error_code>;
+#else
+template <typename T> using Result = tl::expected<T, std::error_code>;
+using Failure = tl::unexpected<std::error_code>;
+#endif
 
-inline std::unexpected<std::error_code> failure(int error)
+inline Failure failure(int error)
 {
-	return std::unexpected(std::error_code(error, std::system_category()));
+	return Failure(std::error_code(error, std::system_category()));
 }
 
 // Why the last call of this thread failed that did.
@@ -288,7 +303,7 @@ class [[nodiscard]] Device {
 	    public:
 		explicit Name(std::string_view name)
 		{
-			if (name.size() < sizeof(text_) && !name.contains('\0'))
+			if (name.size() < sizeof(text_) && name.find('\0') == name.npos)
 				name.copy(text_, name.size());
 		}
 		operator const char *() const
