@@ -61,9 +61,9 @@ unsigned int context_slot(const ferry_jump_device &is)
 // without a PASID (9.5 and 9.6); 128 entries are the least that it can have.
 Result<void> put_pasid(ferry_jump_device &is, const unsigned long long *entry)
 {
-	const Words directory = TRY(keep_page());
+	Words directory = TRY(keep_page());
 	ferry::Undo undo{[directory] { linux_keep_end(directory); }};
-	const Words table = TRY(keep_page());
+	Words table = TRY(keep_page());
 	std::copy_n(entry, words_of_pasid_entry, table);
 	directory[0] = linux_kept_phys(table) | present;
 	linux_kept_flush(table);
@@ -76,14 +76,14 @@ Result<void> put_pasid(ferry_jump_device &is, const unsigned long long *entry)
 
 void end_pasid(const ferry_jump_device &is)
 {
-	const Words directory = words_at(is.context[0]);
+	Words directory = words_at(is.context[0]);
 	linux_keep_end(words_at(directory[0]));
 	linux_keep_end(directory);
 }
 
 void end_root(unsigned long long phys)
 {
-	const Words root = words_at(phys);
+	Words root = words_at(phys);
 	for (unsigned int i = 0; i < LINUX_TABLE_ENTRIES; ++i) {
 		if (root[i])
 			linux_keep_end(words_at(root[i]));
@@ -177,13 +177,13 @@ Result<void> Jump::put(ferry_jump_device &is, const unsigned long long *pasid)
 	const auto *other =
 		std::find_if(record_->device, record_->device + record_->nr,
 			     [&is](const ferry_jump_device &each) { return each.unit == is.unit; });
-	const Words root = other == end ? TRY(keep_page()) : words_at(other->root);
+	Words root = other == end ? TRY(keep_page()) : words_at(other->root);
 	is.root = linux_kept_phys(root);
 	ferry::Undo no_root{[this, &is] { drop(is); }};
 	unsigned long long &slot = root[root_slot(is)];
 	if (!slot)
 		slot = linux_kept_phys(TRY(keep_page())) | present;
-	const Words context = words_at(slot);
+	Words context = words_at(slot);
 	std::copy_n(is.context, 2, context + context_slot(is));
 	linux_kept_flush(context);
 	linux_kept_flush(root);
@@ -203,7 +203,7 @@ void Jump::unsave(device *dev)
 {
 	const unsigned int at = find(dev);
 	const ferry_jump_device is = record_->device[at];
-	const Words context = words_at(words_at(is.root)[root_slot(is)]);
+	Words context = words_at(words_at(is.root)[root_slot(is)]);
 	std::fill_n(context + context_slot(is), 2, 0);
 	linux_kept_flush(context);
 	const unsigned int last = --record_->nr;
