@@ -229,8 +229,11 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char *data, std::size_t siz
 	fake::boot(carry(head, input));
 	if (kho_module_init() || luo_module_init() || iommu_module_init())
 		fake::bug("a module was not loaded");
-	if (head.how & in_use)
-		fake::tables_in_use.insert(its_hwpt.top);
+	if (head.how & in_use) {
+		ferry_jump_device device{};
+		device.table = its_hwpt.top;
+		fake::incoming_devices = {{device, LINUX_DEVICE_ADOPTED}};
+	}
 	int session = open_session();
 	if (session >= 0 && !(head.how & not_retrieved))
 		use_session(session, head.fail);
