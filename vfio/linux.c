@@ -237,7 +237,7 @@ void linux_vfio_unfreeze(struct file *file, const struct linux_vfio_interrupts *
 
 /* ---- in the kernel that gets it ---- */
 
-static const struct iommu_liveupdate_in *find_in(unsigned int segment, unsigned int rid)
+enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
 {
 	const struct iommu_liveupdate_in *in;
 	unsigned int i;
@@ -245,13 +245,6 @@ static const struct iommu_liveupdate_in *find_in(unsigned int segment, unsigned 
 	for (i = 0; (in = iommu_liveupdate_get(i)); i++)
 		if (in->rec.segment == segment && in->rec.rid == rid)
 			break;
-	return in;
-}
-
-enum linux_vfio_state linux_vfio_state(unsigned int segment, unsigned int rid)
-{
-	const struct iommu_liveupdate_in *in = find_in(segment, rid);
-
 	switch (in ? READ_ONCE(in->state) : IOMMU_LIVEUPDATE_REFUSED) {
 	case IOMMU_LIVEUPDATE_ADOPTED:
 		return LINUX_VFIO_ADOPTED;
@@ -311,16 +304,12 @@ put:
 
 void linux_vfio_release(unsigned int segment, unsigned int rid)
 {
-	const struct iommu_liveupdate_in *in = find_in(segment, rid);
 	struct pci_dev *pdev;
 
-	/*
-	 * Without the device, or an IOMMU for it, nobody can end what was adopted: it stays,
-	 * and so does the memory of its tables.
-	 */
-	if (!in || !in->pdev || !in->pdev->dev.iommu)
-		return;
 	iommu_liveupdate_release(segment, rid);
+	/* Of a device that is not there what was adopted stays, and the memory of its tables. */
+	if (linux_vfio_state(segment, rid) == LINUX_VFIO_ADOPTED)
+		return;
 	pdev = get_pdev(segment, rid);
 	if (pdev) {
 		/* One that has no reset is as quiet as it can be. */
