@@ -19,7 +19,7 @@ namespace iommu {
 
 namespace {
 
-static_assert(sizeof(ferry_jump) <= LINUX_PAGE_SIZE);
+static_assert(sizeof(ferry_jump) <= page_size);
 static_assert(sizeof(ferry_jump_device) == 56);
 
 // The locks of a device's interrupts and of the session are taken before; a leaf.
@@ -94,7 +94,7 @@ void end_root(unsigned long long phys)
 void set_crc(ferry_jump &record)
 {
 	record.crc = 0;
-	record.crc = ferry_crc32c(~0u, &record, LINUX_PAGE_SIZE);
+	record.crc = ferry_crc32c(~0u, &record, page_size);
 }
 
 } // namespace

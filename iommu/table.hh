@@ -8,7 +8,7 @@
 
 namespace iommu {
 
-inline constexpr unsigned long long page_size = 4096;
+inline constexpr unsigned long long page_size = LINUX_PAGE_SIZE;
 
 // What an entry of VT-d's second stage says (VT-d spec, 9.8). The rights of a
 // page are those that all entries on the way to it have. Other bits (snooping,

@@ -300,12 +300,12 @@ Result<void> Vcpu::freeze(ferry_luo_file *self)
 	return {};
 }
 
-Result<void> Vcpu::read(unsigned long scratch, Sections &unused)
+Result<void> Vcpu::read(unsigned long scratch, Sections &buffer)
 {
-	unused.clear();
-	TRY(read_vcpu(scratch, file_, unused));
+	buffer.clear();
+	TRY(read_vcpu(scratch, file_, buffer));
 	linux_kvm_vcpu_look(file_, &record_);
-	return state_.save(owner_, unused.bytes());
+	return state_.save(owner_, buffer.bytes());
 }
 
 void Vcpu::unfreeze()

@@ -168,8 +168,9 @@ class Vcpu : public ferry::Linked<Vcpu> {
 	void unfreeze();
 	ferry::Result<void> save(ferry_writer *writer);
 
-	// Its group's: reads its state, and preserves it; in a worker.
-	ferry::Result<void> read(unsigned long scratch, Sections &unused);
+	// Its group's: reads its state, and preserves it; in a worker. What is in the buffer
+	// is of no use to anybody.
+	ferry::Result<void> read(unsigned long scratch, Sections &buffer);
 	void drop()
 	{
 		state_.drop();
