@@ -121,9 +121,9 @@ unsigned long long linux_shmem_pages(struct file *file)
 	return pages;
 }
 
-unsigned int linux_shmem_extents(struct file *file, unsigned long long first,
-				 unsigned long long end, struct linux_extent *extent,
-				 unsigned int max)
+/* As linux_shmem_extents(), of no more than so many entries of the page cache. */
+static unsigned int extents(struct file *file, unsigned long long first, unsigned long long end,
+			    struct linux_extent *extent, unsigned int max, unsigned long entries)
 {
 	XA_STATE(xas, &file->f_mapping->i_pages, first);
 	unsigned long long at, pages;
@@ -145,7 +145,7 @@ unsigned int linux_shmem_extents(struct file *file, unsigned long long first,
 			extent[nr].first = at;
 			extent[nr++].end = at + pages;
 		}
-		if (at + pages >= end)
+		if (at + pages >= end || !--entries)
 			break;
 
 		if (need_resched()) {
@@ -155,6 +155,13 @@ unsigned int linux_shmem_extents(struct file *file, unsigned long long first,
 	}
 	rcu_read_unlock();
 	return nr;
+}
+
+unsigned int linux_shmem_extents(struct file *file, unsigned long long first,
+				 unsigned long long end, struct linux_extent *extent,
+				 unsigned int max)
+{
+	return extents(file, first, end, extent, max, ULONG_MAX);
 }
 
 void linux_shmem_keep(struct file *file, unsigned long long first, unsigned long long end)
@@ -336,8 +343,8 @@ int linux_shmem_pin(struct file *file, unsigned long long first, unsigned long l
 		nr = pin_in_place(file->f_mapping, first, end, batch, &first);
 		if (nr)
 			return nr;
-		/* All that follows without a hole: memfd_pin_folios() would fill it. */
-		if (!linux_shmem_extents(file, first, end, &extent, 1))
+		/* What follows without a hole, which memfd_pin_folios() would fill; a batch of it. */
+		if (!extents(file, first, end, &extent, 1, LINUX_SHMEM_BATCH))
 			break;
 		first = max(first, extent.first);
 		nr = pin_anew(file, first, min(extent.end << PAGE_SHIFT, bytes) - 1, batch);
