@@ -197,11 +197,14 @@ int before(const Layout &layout, std::uint64_t mib)
 	fill(layout, fd.get(), run->size);
 
 	auto session = must("session", device.create(session_name));
+	auto moved = [] { return value_of("/proc/vmstat", "pgmigrate_success"); };
+	const long long moved_before = moved();
 	Peak peak;
 	std::uint64_t start = clock_ns();
 	must("preserve", session.preserve(fd.get(), token));
 	std::uint64_t preserved = clock_ns();
 	print("peak", peak.stop());
+	print("moved", static_cast<std::uint64_t>(moved() - moved_before) * page);
 	print("preserve_ns", preserved - start);
 	print("allocated", allocated(fd.get()));
 	std::fflush(stdout);
