@@ -2,6 +2,7 @@
 // What the self-tests share: memfds with known contents, and views of the kernel.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -75,10 +76,47 @@ inline long meminfo(const char *key)
 	return at == std::string::npos ? -1 : std::atol(all.c_str() + at + std::strlen(key) + 2);
 }
 
+// KiB that nobody has: also those that wait in the lists of the CPUs, which may be many, and in the
+// pool of huge pages.
+inline long free_memory()
+{
+	auto zones = read_file("/proc/zoneinfo");
+	long pages = 0;
+	for (size_t at = 0; (at = zones.find(" count:", at)) != zones.npos; at++)
+		pages += std::atol(zones.c_str() + at + 7);
+	return meminfo("MemFree") + pages * long(page / KiB) +
+	       meminfo("HugePages_Free") * meminfo("Hugepagesize");
+}
+
 // Are two such values the same, but for what each CPU has not reported yet?
 inline bool near(long kib, long other)
 {
-	return std::labs(kib - other) <= 512;
+	if (std::labs(kib - other) <= 512)
+		return true;
+	ktap::print("# %ld KiB instead of %ld", kib, other);
+	return false;
+}
+
+// Waits for what comes by itself, however busy the machine is. What does not come within a minute
+// never does; a case that has failed already does not wait as long again.
+template <typename F> bool wait_for(F condition)
+{
+	const auto end = std::chrono::steady_clock::now() +
+			 std::chrono::seconds(ktap::current.failed ? 5 : 60);
+	while (!condition()) {
+		if (std::chrono::steady_clock::now() >= end)
+			return condition();
+		::usleep(1000);
+	}
+	return true;
+}
+
+// Waits until so much more (KiB) is free than was before.
+inline void check_freed(long before, long freed)
+{
+	CHECK(wait_for([&] { return free_memory() > before + freed; }));
+	ktap::print("# %ld KiB are free again, of more than %ld that are due",
+		    free_memory() - before, freed);
 }
 
 // ---- memfds ----

@@ -163,8 +163,7 @@ BEFORE("dma/while it is preserved nothing changes, and a kexec that is refused l
 	CHECK_EQ(guest.device.try_detach(), 0);
 	auto detached = VALUE(stage.device.create("dma-detached"));
 	FAILS(detached.preserve(guest.device.fd().get(), DEVICE), EINVAL);
-	sleep_ms(200);
-	CHECK(dma::faults(dma::hda) > 0);
+	CHECK(wait_for([] { return dma::faults(dma::hda) > 0; }));
 }
 
 BEFORE("dma/between the freeze and the jump nobody resets a device, or lets it sleep")
@@ -176,9 +175,9 @@ BEFORE("dma/between the freeze and the jump nobody resets a device, or lets it s
 	CHECK(guest.device.try_hot_reset() != EBUSY);
 	auto session = VALUE(stage.device.create("dma-reset"));
 	guest.preserve(session);
-	// Another file takes its time, and refuses then.
+	// Another file refuses, when all has been tried.
 	TestFile other("dma:slow");
-	other.command("stall 1000");
+	other.command("stall 60000");
 	other.fail("freeze", EREMOTEIO);
 	OK(session.preserve(other.get(), 4));
 	int reset = -1, hot_reset = -1, sleep = -1;
@@ -186,11 +185,11 @@ BEFORE("dma/between the freeze and the jump nobody resets a device, or lets it s
 		const auto frozen = [&] {
 			return guest.device.try_configure(4, dma::bus_master | 2) == EBUSY;
 		};
-		for (unsigned ms = 0; ms < 60000 && !frozen(); ms++)
-			sleep_ms(1);
+		wait_for(frozen);
 		reset = guest.device.try_reset();
 		hot_reset = guest.device.try_hot_reset();
 		sleep = guest.device.try_sleep();
+		other.command("stall 0");
 	});
 	CHECK_EQ(jump(), EREMOTEIO);
 	meanwhile.join();
@@ -218,16 +217,20 @@ void load(Stage &stage, Receiver &nic)
 	nic.next = stage.number("next");
 }
 
+bool comes_to(Receiver &nic, unsigned long received)
+{
+	return wait_for([&] {
+		nic.look();
+		return nic.received >= received;
+	});
+}
+
 // Some more frames came, and none was missed.
 void check_receives(Receiver &nic)
 {
 	nic.look();
 	const auto before = nic.received;
-	for (unsigned tenths = 0; tenths < 50 && nic.received < before + 50; tenths++) {
-		sleep_ms(100);
-		nic.look();
-	}
-	CHECK(nic.received >= before + 50);
+	CHECK(comes_to(nic, before + 50));
 	CHECK_EQ(nic.lost, 0);
 }
 
@@ -270,11 +273,7 @@ BEFORE("dma/NIC behind a bridge: no frame is lost, in one kernel after the other
 	Receiver nic(guest.memory, 0);
 	nic.start(guest.device);
 	// What QEMU had in store comes first.
-	for (unsigned tenths = 0; tenths < 100 && nic.received < 350; tenths++) {
-		sleep_ms(100);
-		nic.look();
-	}
-	REQUIRE(nic.received >= 350);
+	REQUIRE(comes_to(nic, 350));
 	nic.lost = 0;
 	nic.recycle(guest.device);
 	check_receives(nic);
@@ -431,8 +430,7 @@ BEFORE("dma/edu: a transfer that is under way at the jump arrives")
 		}
 	});
 	work.detach();
-	sleep_ms(500);
-	CHECK(*edu.memory.at<uint32_t>(0) > 0);
+	CHECK(wait_for([] { return *edu.memory.at<uint32_t>(0) > 0; }));
 }
 
 AFTER()
@@ -458,8 +456,7 @@ AFTER()
 	memory.at<uint32_t>(page)[0] = 0x12345678;
 	copier.load(Memory::iova + page);
 	copier.store(Memory::iova + 3 * page);
-	for (int i = 0; i < 1000 && copier.busy(); i++)
-		sleep_ms(1);
+	CHECK(wait_for([&] { return !copier.busy(); }));
 	CHECK_EQ(memory.at<uint32_t>(3 * page)[0], 0x12345678);
 }
 
@@ -477,7 +474,7 @@ bool transfer(Guest &guest, const Event &event, unsigned index)
 {
 	Copier copier(guest.device);
 	copier.store(Memory::iova + 2 * page, true);
-	if (!event.count(20000))
+	if (!event.count(60000))
 		return false;
 	copier.acknowledge();
 	if (index == VFIO_PCI_INTX_IRQ_INDEX)
@@ -503,9 +500,7 @@ void interrupts_before(Stage &stage, const Interrupted &row)
 		while (transfer(guest, event, row.index))
 			*number = *number + 1;
 	}).detach();
-	for (unsigned tenths = 0; tenths < 100 && !*memory.at<uint32_t>(0); tenths++)
-		sleep_ms(100);
-	CHECK(*memory.at<uint32_t>(0) > 0);
+	CHECK(wait_for([&] { return *memory.at<uint32_t>(0) > 0; }));
 }
 
 void interrupts_after(Stage &stage, const Interrupted &row)
@@ -519,7 +514,8 @@ void interrupts_after(Stage &stage, const Interrupted &row)
 		Copier(guest.device).acknowledge();
 	const Event event;
 	CHECK_EQ(guest.device.try_interrupts(row.index, {event.fd()}), 0);
-	CHECK_EQ(event.count(200), row.flags & LIVEUPDATE_VFIO_NO_TRIGGER ? 0 : 1);
+	const bool triggers = !(row.flags & LIVEUPDATE_VFIO_NO_TRIGGER);
+	CHECK_EQ(event.count(triggers ? 60000 : 200), triggers);
 	OK(session.finish());
 	Copier(guest.device).acknowledge();
 	if (row.index == VFIO_PCI_INTX_IRQ_INDEX)
@@ -556,7 +552,7 @@ AFTER()
 	Memory memory(VALUE(stage.session().retrieve(MEMORY)));
 	CHECK(dma::config_word(dma::stray, 4) & dma::bus_master);
 	CHECK(Recorder(memory, 0).stands());
-	CHECK(dma::faults(dma::stray) > 0);
+	CHECK(wait_for([] { return dma::faults(dma::stray) > 0; }));
 	OK(stage.session().finish());
 }
 
@@ -675,10 +671,7 @@ void soak(Stage &stage, unsigned kernel)
 		auto guest = Guest::create(dma::nic, 16 * MiB);
 		Receiver nic(guest.memory, 0);
 		nic.start(guest.device);
-		for (unsigned tenths = 0; tenths < 300 && nic.received < 350; tenths++) {
-			sleep_ms(100);
-			nic.look();
-		}
+		REQUIRE(comes_to(nic, 350));
 		nic.lost = 0;
 		nic.recycle(guest.device);
 		save(stage, nic);

@@ -184,7 +184,7 @@ class Recorder {
 	{
 	}
 	void start(const Pci &device);
-	// Does it write into all of its ring, within half a second?
+	// Does it write into all of its ring? It takes a third of a second for that.
 	bool runs() const;
 	// Has it written anything after this, in that time?
 	bool stands() const;

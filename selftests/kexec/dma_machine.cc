@@ -413,9 +413,10 @@ uint64_t Recorder::marked() const
 bool Recorder::runs() const
 {
 	mark();
-	for (unsigned tenths = 0; tenths < 20 && marked(); tenths++)
-		sleep_ms(100);
-	return !marked();
+	if (wait_for([&] { return !marked(); }))
+		return true;
+	ktap::print("# %llu bytes of the ring have not been written", (unsigned long long)marked());
+	return false;
 }
 
 bool Recorder::stands() const
@@ -424,7 +425,11 @@ bool Recorder::stands() const
 	mark();
 	const uint32_t was = *position;
 	sleep_ms(400);
-	return marked() == ring && *position == was;
+	if (marked() == ring && *position == was)
+		return true;
+	ktap::print("# %llu of %llu bytes of the ring are as they were; the position was %u, is %u",
+		    (unsigned long long)marked(), (unsigned long long)ring, was, *position);
+	return false;
 }
 
 // ---- e1000e (82574 data sheet, 10.2) ----
@@ -530,8 +535,7 @@ void Copier::load(uint64_t iova) const
 	device_.reg<uint64_t>(edu_target) = edu_buffer;
 	device_.reg<uint64_t>(edu_count) = size;
 	device_.reg<uint64_t>(edu_command) = 1;
-	for (int i = 0; i < 2000 && busy(); i++)
-		sleep_ms(1);
+	wait_for([&] { return !busy(); });
 }
 
 void Copier::acknowledge() const

@@ -11,7 +11,7 @@
  *	needs FD		another file that it depends on; tell at preserve
  *	needs-late FD		the same; tell at freeze
  *	forget			drop these again (two files may need each other)
- *	stall MS		take that long in each freeze
+ *	stall MS		take that long in each freeze; 0 ends one that does
  *	fail OP ERRNO [TIMES]	let the operation fail (1 time; 0: never again);
  *				what is left of it at save() travels along
  *	fail-all OP ERRNO [TIMES]	the same for files of all names
@@ -162,7 +162,8 @@ static int test_freeze(struct ferry_luo_args *args)
 	struct test_file *test = to_test(args->file);
 	int err = test_called(OP_FREEZE, test, test->name);
 
-	msleep(test->stall_ms);
+	for (unsigned int ms = 0; ms < READ_ONCE(test->stall_ms); ms += 20)
+		msleep(20);
 	return err ?: test_depend(args, true);
 }
 

@@ -143,17 +143,6 @@ struct Running {
 	std::deque<Runner> runners;
 };
 
-// Waits up to so long (ms) for something.
-template <typename F> bool wait_for(F condition, int milliseconds = 5000)
-{
-	for (int i = 0; i < milliseconds; i++) {
-		if (condition())
-			return true;
-		::usleep(1000);
-	}
-	return condition();
-}
-
 // The checksum that guest::count() has after so many rounds.
 uint64_t count_check(uint64_t count);
 

@@ -467,7 +467,7 @@ AFTER()
 	auto &data = all.vm.data();
 	CHECK_EQ(data.irqs[guest::PF], 0);
 	all.start();
-	CHECK(machine::wait_for([&] { return data.irqs[guest::PF]; }));
+	CHECK(wait_for([&] { return data.irqs[guest::PF]; }));
 	::usleep(20000);
 	CHECK_EQ(data.irqs[guest::PF], 1);
 	CHECK_EQ(data.error_code, 2);

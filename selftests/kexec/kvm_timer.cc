@@ -25,6 +25,27 @@ void start(Machine &vm, unsigned int i, uint64_t lvt, uint64_t ticks)
 	machine::run_to_out(vm.vcpus[i], guest::done_port);
 }
 
+// Does it come with that period, in seconds? On a busy machine some are late, and come at once
+// then; so it is the best of some tries that counts.
+bool has_period(const uint64_t &irqs, double period, unsigned int number)
+{
+	using Clock = std::chrono::steady_clock;
+	const double due = number * period;
+	for (int i = 0; i < 5; i++) {
+		const auto before = irqs;
+		const auto start = Clock::now();
+		const bool came = wait_for([&] { return irqs >= before + number; });
+		const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+		ktap::print("# %llu interrupts in %.2f s, %u are due in %.2f s",
+			    (unsigned long long)(irqs - before), seconds, number, due);
+		if (!came)
+			return false;
+		if (seconds > due / 2 && seconds < due * 2)
+			return true;
+	}
+	return false;
+}
+
 BEFORE("kvm/timer/of the LAPIC: one-shot, periodic, deadlines")
 {
 	auto all = std::make_shared<Running>(Machine({.vcpus = 5}));
@@ -38,7 +59,7 @@ BEFORE("kvm/timer/of the LAPIC: one-shot, periodic, deadlines")
 	stage.note("deadline", VALUE(vm.vcpus[3].msr(0x6e0)));
 	stage.note("far deadline", VALUE(vm.vcpus[4].msr(0x6e0)));
 	all->start();
-	CHECK(machine::wait_for([&] { return vm.data(1).irqs[guest::TIMER] >= 3; }));
+	CHECK(wait_for([&] { return vm.data(1).irqs[guest::TIMER] >= 3; }));
 	vm.preserve(stage.session());
 	stage.note("periodic", vm.data(1).irqs[guest::TIMER]);
 	CHECK(all->fine());
@@ -64,22 +85,17 @@ AFTER()
 		CHECK_EQ(VALUE(vm.vcpus[3].msr(0x6e0)), stage.number("deadline"));
 
 	const auto one_shot = fired(0);
-	const auto before = fired(1);
-	const auto start = std::chrono::steady_clock::now();
 	all->start();
 	// What was due in the gap comes now.
-	CHECK(machine::wait_for([&] { return fired(2); }, 1000));
-	CHECK(machine::wait_for([&] { return fired(3); }, 9000));
-	CHECK(machine::wait_for([&] { return fired(0); }, 7000));
-	CHECK(machine::wait_for([&] { return fired(1) >= before + 10; }, 3000));
-	const double seconds =
-		std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-	const auto periods = fired(1) - before;
+	CHECK(wait_for([&] { return fired(2); }));
+	CHECK(has_period(vm.data(1).irqs[guest::TIMER], 0.1, 10));
+	CHECK(wait_for([&] { return fired(3); }));
+	CHECK(wait_for([&] { return fired(0); }));
+	// Whoever is woken by it counts, too, a moment later.
+	for (int i : {0, 2, 3})
+		CHECK(wait_for([&] { return vm.data(i).count >= fired(i); }));
 	::usleep(50000);
 	all->stop();
-	ktap::print("# %llu periods of 0.1 s in %.2f s", (unsigned long long)periods, seconds);
-	// KVM makes up for what was late, and an emulated host is.
-	CHECK(periods > 5 * seconds && periods < 15 * seconds + 3);
 	CHECK(VALUE(vm.vcpus[3].msr(0x10)) >= uint64_t(stage.number("deadline")));
 	for (int i : {2, 3}) {
 		CHECK_EQ(fired(i), 1);
@@ -113,7 +129,7 @@ BEFORE("kvm/timer/of the PIT")
 	pit.channels[0].gate = 1;
 	OK(vm.vm.set(KVM_SET_PIT2, pit));
 	all->start();
-	CHECK(machine::wait_for([&] { return vm.data().irqs[guest::LINE] >= 3; }));
+	CHECK(wait_for([&] { return vm.data().irqs[guest::LINE] >= 3; }));
 	vm.preserve(stage.session());
 	stage.note("irqs", vm.data().irqs[guest::LINE]);
 	CHECK(all->fine());
@@ -125,14 +141,8 @@ AFTER()
 	auto all = std::make_shared<Running>(Machine::retrieve(stage.session(), 1));
 	auto &irqs = all->vm.data().irqs[guest::LINE];
 	CHECK(irqs >= uint64_t(stage.number("irqs")));
-	const auto before = irqs;
-	const auto start = std::chrono::steady_clock::now();
 	all->start();
-	CHECK(machine::wait_for([&] { return irqs >= before + 20; }));
-	const double seconds =
-		std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-	ktap::print("# 20 interrupts in %.2f s", seconds);
-	CHECK(seconds > 0.5 && seconds < 3);
+	CHECK(has_period(irqs, 0.05, 20));
 	all->stop();
 	CHECK(all->fine());
 }

@@ -23,7 +23,7 @@ bool goes_on(Running &all)
 	bool fine = true;
 	for (size_t i = 0; i < all.vm.vcpus.size(); i++) {
 		const auto count = all.vm.data(i).count;
-		fine &= CHECK(machine::wait_for([&] { return all.vm.data(i).count > count + 10; }));
+		fine &= CHECK(wait_for([&] { return all.vm.data(i).count > count + 10; }));
 	}
 	return fine && all.fine();
 }
@@ -220,16 +220,19 @@ TEST("kvm", "kvm/called off/8 busy vCPUs: they are all stopped at once")
 	all.vm.preserve(session);
 	TestFile file("busy");
 	OK(session.preserve(file.get(), 200));
+	double best = 1e9;
 	for (int i = 0; i < 3; i++) {
 		file.fail("save", EREMOTEIO);
 		auto start = std::chrono::steady_clock::now();
 		CHECK_EQ(jump(), EREMOTEIO);
 		std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
 		ktap::print("# %.0f ms", took.count() * 1000);
-		// Not on a kernel that is slow by itself, with its leak detector and the like.
-		CHECK(took.count() < 3 || !::access("/sys/kernel/debug/kmemleak", F_OK));
+		best = std::min(best, took.count());
 		goes_on(all);
 	}
+	// The machine may be busy at one time or another. And not on a kernel that is slow by
+	// itself, with its leak detector and the like.
+	CHECK(best < 3 || !::access("/sys/kernel/debug/kmemleak", F_OK));
 }
 
 // All that a VMM does meanwhile fails with EBUSY or works, and the freeze comes through.
@@ -271,11 +274,13 @@ TEST("kvm", "kvm/called off/other threads that call ioctls all the time")
 			return set;
 		}),
 	};
-	for (int i = 0; i < 5; i++) {
+	// Until one of them has come while all is frozen, which is not for long.
+	for (int i = 0; i < 5 || (i < 200 && !busy); i++) {
 		const auto before = done.load();
 		file.fail("save", EREMOTEIO);
 		CHECK_EQ(jump(), EREMOTEIO);
-		CHECK(machine::wait_for([&] { return done > before + 100; }));
+		if (!CHECK(wait_for([&] { return done > before + 100; })))
+			break;
 	}
 	stop = true;
 	for (auto &thread : threads)
@@ -285,7 +290,7 @@ TEST("kvm", "kvm/called off/other threads that call ioctls all the time")
 	CHECK_EQ(wrong, 0);
 	CHECK(busy > 0);
 	const auto count = vm.data().count;
-	CHECK(machine::wait_for([&] { return vm.data().count > count + 10; }));
+	CHECK(wait_for([&] { return vm.data().count > count + 10; }));
 	all.fine();
 }
 
@@ -353,19 +358,18 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	stuck.preserve(two);
 	auto &data = frozen.vm.data();
 	const auto busy = data.busy;
-	int error = 0;
+	std::atomic<int> error = 0;
 	std::thread caller([&] { error = jump(); });
 	// Frozen for good, and not for the moment in which the kernel tries it.
 	int times = 0;
-	CHECK(machine::wait_for([&] {
+	CHECK(wait_for([&] {
 		times = frozen.vm.vm.get<kvm_clock_data>(KVM_GET_CLOCK) ? 0 : times + 1;
 		return times == 100;
 	}));
 	const auto count = data.count;
 	CHECK(data.busy > busy);
 	// An interrupt waits: it is in no state of the VM.
-	CHECK(machine::wait_for(
-		[&] { return !signaled.vm.vm.get<kvm_clock_data>(KVM_GET_CLOCK); }));
+	CHECK(wait_for([&] { return !signaled.vm.vm.get<kvm_clock_data>(KVM_GET_CLOCK); }));
 	SYS(::eventfd_write(irq.get(), 1));
 	// A vCPU thread gets EBUSY, as does everything else.
 	FAILS(frozen.vm.vcpus[0].get<kvm_regs>(KVM_GET_REGS), EBUSY);
@@ -386,17 +390,20 @@ TEST("kvm", "kvm/called off/an exit that nobody finishes: EBUSY, and what is fro
 	FAILS(stuck.vcpus[0].run(), EINTR);
 	::usleep(200000);
 	CHECK_EQ(data.count, count);
+	// All of this before the kernel gave up, or else it says nothing: it waits for five
+	// seconds.
+	CHECK_EQ(error, 0);
 	caller.join();
 	CHECK_EQ(error, EBUSY);
 	CHECK(logged("vCPU 1 has an exit that its VMM has not finished"));
 	goes_on(frozen);
 	// It was not lost, and comes once.
 	auto &irqs = signaled.vm.data().irqs[guest::MSI];
-	CHECK(machine::wait_for([&] { return irqs; }));
+	CHECK(wait_for([&] { return irqs; }));
 	::usleep(20000);
 	CHECK_EQ(irqs, 1);
 	SYS(::eventfd_write(irq.get(), 1));
-	CHECK(machine::wait_for([&] { return irqs == 2; }));
+	CHECK(wait_for([&] { return irqs == 2; }));
 	signaled.stop();
 	CHECK(!faults(frozen.vm.ram.at(MiB)));
 	// The OUT was done once.
@@ -417,15 +424,22 @@ TEST("kvm", "kvm/called off/an exit that is finished while the kernel waits")
 	file.fail("save", EREMOTEIO);
 	int error = 0;
 	std::thread caller([&] { error = jump(); });
-	::usleep(100000);
+	// A VMM that takes its time with each exit, until the kernel has come to wait for it.
 	// Without immediate_exit: the guest is not entered all the same, and the OUT is not to be
 	// handled once more.
-	FAILS(vm.vcpus[0].run(), EINTR);
+	uint64_t exits = 1;
+	::usleep(100000);
+	auto done = vm.vcpus[0].run();
+	for (; done && exits < 600; done = vm.vcpus[0].run()) {
+		CHECK_EQ(machine::out_value(vm.vcpus[0]), ++exits);
+		::usleep(100000);
+	}
+	FAILS(std::move(done), EINTR);
 	CHECK_EQ(vm.vcpus[0].shared().exit_reason, KVM_EXIT_INTR);
 	caller.join();
 	CHECK_EQ(error, EREMOTEIO);
-	CHECK_EQ(vm.data().count, 1);
-	CHECK_EQ(machine::run_to_out(vm.vcpus[0], guest::count_port), 2);
+	CHECK_EQ(vm.data().count, exits);
+	CHECK_EQ(machine::run_to_out(vm.vcpus[0], guest::count_port), exits + 1);
 	machine::settle(vm.vcpus[0]);
 }
 
@@ -445,10 +459,10 @@ TEST("kvm", "kvm/called off/vCPUs that wait: for an interrupt, and for a SIPI")
 		file.fail("save", EREMOTEIO);
 		CHECK_EQ(jump(), EREMOTEIO);
 		OK(all.vm.vm.signal_msi(0xfee01000, guest::vector[guest::MSI]));
-		CHECK(machine::wait_for([&] { return all.vm.data(1).count == uint64_t(i + 1); }));
+		CHECK(wait_for([&] { return all.vm.data(1).count == uint64_t(i + 1); }));
 	}
 	const auto count = all.vm.data(0).count;
-	CHECK(machine::wait_for([&] { return all.vm.data(0).count > count + 10; }));
+	CHECK(wait_for([&] { return all.vm.data(0).count > count + 10; }));
 	CHECK_EQ(all.vm.data(1).irqs[guest::MSI], 3);
 	all.fine();
 }

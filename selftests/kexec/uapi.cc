@@ -132,12 +132,7 @@ TEST("uapi", "device/answer cannot be written: nothing is left")
 	CHECK_EQ(count_fds(), before);
 	::munmap(at, page);
 	// The session goes with its last reference, which the kernel may drop a moment later.
-	for (int i = 0; i < 100; i++) {
-		if (device.create("unwritable"))
-			return;
-		::usleep(10000);
-	}
-	CHECK(!"the name is free again");
+	CHECK(wait_for([&] { return bool(device.create("unwritable")); }));
 }
 
 TEST("uapi", "device/retrieve of an unknown session ENOENT")
@@ -710,6 +705,7 @@ TEST("uapi", "threads/sessions, files and closes at the same time")
 	for (int id = 0; id < 4; id++)
 		workers.emplace_back(work, id);
 	std::this_thread::sleep_for(std::chrono::seconds(2));
+	wait_for([&] { return rounds > 0; });
 	stop = true;
 	for (auto &worker : workers)
 		worker.join();

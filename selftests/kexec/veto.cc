@@ -204,18 +204,27 @@ BEFORE("veto/who writes into holes meanwhile goes on after a refused kexec")
 	OK(session.preserve(a.get(), 2));
 	std::atomic<bool> stop = false;
 	std::atomic<uint64_t> done = 0;
+	// It has so many holes for a kexec, and as many for afterwards: how fast it is does not
+	// matter.
+	constexpr int kexecs = 5;
+	constexpr uint64_t part = 65536 / (2 * kexecs);
+	std::atomic<uint64_t> parts = 0;
 	std::thread writer([&] {
-		for (uint64_t i = 0; !stop && i < 65536; i++, done++)
-			if (::pwrite(memfd.get(), &i, 8, i * page) != 8)
+		for (uint64_t i = 0; !stop; i++, done++) {
+			while (!stop && i >= parts * part)
+				::usleep(100);
+			if (stop || ::pwrite(memfd.get(), &i, 8, i * page) != 8)
 				break;
+		}
 	});
-	for (int i = 0; i < 5; i++) {
+	for (int i = 0; i < kexecs; i++) {
+		parts++;
 		a.fail("freeze", EIO);
 		CHECK_EQ(jump(), EIO);
 		auto before = done.load();
-		for (int wait = 0; wait < 100 && done == before; wait++)
-			::usleep(10000);
-		CHECK(done > before);
+		parts++;
+		if (!CHECK(wait_for([&] { return done > before; })))
+			break;
 	}
 	stop = true;
 	writer.join();

@@ -21,6 +21,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -71,6 +72,96 @@ inline std::string text(const std::error_code &error)
 {
 	return error ? error.message() : "success";
 }
+
+// ---- what a condition was made of ----
+
+template <typename T> std::string value_text(const T &value)
+{
+	if constexpr (std::is_arithmetic_v<T>) {
+		return std::to_string(value);
+	} else if constexpr (!std::is_pointer_v<T> &&
+			     std::is_convertible_v<const T &, std::string_view>) {
+		std::string all(std::string_view(value).substr(0, 200));
+		for (char &c : all)
+			c = c < ' ' || c > '~' ? '.' : c;
+		return "'" + all + "'";
+	} else {
+		return "?";
+	}
+}
+
+// The outcome of `left OP right`, with both.
+struct Compared {
+	bool holds;
+	std::string values;
+	explicit operator bool() const
+	{
+		return holds;
+	}
+};
+
+inline std::string values(const Compared &compared)
+{
+	return compared.values;
+}
+template <typename T> std::string values(const T &)
+{
+	return "";
+}
+
+// What a number is now: an atomic or volatile one may be another a moment later.
+template <typename T> decltype(auto) settled(const T &value)
+{
+	using Plain = std::remove_cv_t<T>;
+	if constexpr (std::is_arithmetic_v<Plain> || std::is_enum_v<Plain>)
+		return Plain(value);
+	else if constexpr (requires { value.load(); })
+		return value.load();
+	else
+		return (value);
+}
+
+// The left side of what may become a comparison; in all else it is what it was made of.
+template <typename T> struct Left {
+	T value;
+
+	explicit operator bool() const
+	{
+		return bool(value);
+	}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#define KTAP_COMPARE(op)                                                                           \
+	template <typename U> Compared operator op(const U &other) const                           \
+	{                                                                                          \
+		decltype(auto) right = settled(other);                                             \
+		if (value op right)                                                                \
+			return {true, ""};                                                         \
+		return {false, ": " + value_text(value) + " " #op " " + value_text(right)};        \
+	}
+	KTAP_COMPARE(==)
+	KTAP_COMPARE(!=)
+	KTAP_COMPARE(<)
+	KTAP_COMPARE(<=)
+	KTAP_COMPARE(>)
+	KTAP_COMPARE(>=)
+#undef KTAP_COMPARE
+#pragma GCC diagnostic pop
+	// Of `value & mask`, which binds less than a comparison does.
+	template <typename U> auto operator&(const U &mask) const
+	{
+		return value & mask;
+	}
+};
+
+// Takes the first operand: `Sides() << a == b` is `(Sides() << a) == b`.
+struct Sides {
+	template <typename T> auto operator<<(const T &value) const
+	{
+		return Left<decltype(settled(value))>{settled(value)};
+	}
+};
 
 struct Case {
 	std::string group, name;
@@ -145,7 +236,14 @@ inline int run(std::string_view group, std::string_view filter = {})
 	static const ktap::Case KTAP_UNIQUE(test_case)(group, name, KTAP_UNIQUE(test));            \
 	static void KTAP_UNIQUE(test)()
 
-#define CHECK(condition) ((condition) ? true : (ktap::fail(__FILE__, __LINE__, #condition), false))
+// A comparison shows both sides when it fails.
+#define CHECK(condition)                                                                           \
+	[&](const auto &checked_) {                                                                \
+		if (checked_)                                                                      \
+			return true;                                                               \
+		ktap::fail(__FILE__, __LINE__, #condition + ktap::values(checked_));               \
+		return false;                                                                      \
+	}(ktap::Sides() << condition)
 
 #define REQUIRE(condition)                                                                         \
 	do {                                                                                       \

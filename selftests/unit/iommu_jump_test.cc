@@ -105,11 +105,14 @@ class IommuJump : public DeviceTest<iommu_module_init, iommu_module_exit> {
 		return nr;
 	}
 
-	// The next kernel, with luo_iommu.ko loaded, and devices as they were.
-	void jump(linux_adoption how)
+	// The next kernel, with luo_iommu.ko loaded, and devices as they were; damage(handover):
+	// what came is not what was.
+	void jump(linux_adoption how, const std::function<void(fake::Handover &)> &damage = {})
 	{
-		const fake::Handover handover = fake::handover();
+		fake::Handover handover = fake::handover();
 		const ferry_jump was = record();
+		if (damage)
+			damage(handover);
 		for (device *dev : saved)
 			ferry_iommu_unsave(dev);
 		unload_module();
@@ -282,18 +285,11 @@ TEST_F(IommuJump, FollowsNoEntryOutOfWhatCame)
 	const unsigned long long context = root[0];
 	for (unsigned long long bad : {0ull, context & ~1ull, context ^ 0x40000000, ~0ull}) {
 		SCOPED_TRACE(bad);
-		fake::Handover handover = fake::handover();
 		ASSERT_EQ(record().nr, 1u);
-		const ferry_jump_device is = record().device[0];
-		std::memcpy(handover.pages[is.root / 4096].data(), &bad, sizeof(bad));
-		ferry_iommu_unsave(&dev);
-		unload_module();
-		unload();
-		fake::boot(handover);
-		linux_came_free(handover.subtrees.at("iommu-liveupdate").phys);
-		load();
-		fake::incoming_devices = {{is, LINUX_DEVICE_DONE}};
-		load_module();
+		const unsigned long long at = record().device[0].root;
+		jump(LINUX_DEVICE_DONE, [&](fake::Handover &handover) {
+			std::memcpy(handover.pages[at / 4096].data(), &bad, sizeof(bad));
+		});
 		// The context table that nobody finds.
 		EXPECT_EQ(fake::waiting(), 1u);
 		unload_module();

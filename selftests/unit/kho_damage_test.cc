@@ -111,7 +111,8 @@ class KhoDamagedList : public KhoDamage {
     protected:
 	using Damage = std::function<void(ferry_runs_block &, ferry_run_entry &, unsigned int *)>;
 
-	int open_with(const Damage &damage)
+	// What arrives of it; 0 or an error.
+	int open(const Damage &damage, ferry_runs_in **in)
 	{
 		ferry_runs *out = ferry_runs_create(owner);
 		for (unsigned int i = 0; i < 11; ++i) {
@@ -130,8 +131,13 @@ class KhoDamagedList : public KhoDamage {
 				     reinterpret_cast<unsigned int *>(head + 1));
 			      fake::fix_block(page);
 		      });
+		return ferry_runs_open(&ref, "list", in);
+	}
+
+	int open_with(const Damage &damage)
+	{
 		ferry_runs_in *in = nullptr;
-		int err = ferry_runs_open(&ref, "list", &in);
+		int err = open(damage, &in);
 		ferry_runs_close(in);
 		return err;
 	}
@@ -173,22 +179,11 @@ TEST_F(KhoDamagedList, IsRefused)
 
 TEST_F(KhoDamagedList, AFolioThatIsThereTwiceIsGivenOnce)
 {
-	ferry_runs *out = ferry_runs_create(owner);
-	for (unsigned int i = 0; i < 11; ++i) {
-		ferry_run run = run_at(1 + i * 3, i, 1);
-		EXPECT_EQ(ferry_runs_append(out, &run), 0);
-	}
-	ferry_bulk ref;
-	EXPECT_EQ(ferry_runs_seal(out, &ref), 0);
-	kexec([&] { ferry_runs_destroy(out); },
-	      [&](fake::Handover &handover) {
-		      auto &page = handover.pages.at(ref.first / 4096);
-		      auto *place = reinterpret_cast<unsigned int *>(entries(page) + 2);
-		      place[7] = place[2];
-		      fake::fix_block(page);
-	      });
 	ferry_runs_in *in = nullptr;
-	ASSERT_EQ(ferry_runs_open(&ref, "list", &in), 0);
+	ASSERT_EQ(open([](ferry_runs_block &, ferry_run_entry &,
+			  unsigned int *place) { place[7] = place[2]; },
+		       &in),
+		  0);
 	unsigned int got = 0, lost = 0;
 	ferry_run run;
 	while (int result = ferry_runs_next(in, &run)) {

@@ -79,7 +79,7 @@ void Control::answer(const Request &request, const std::string &text)
 
 Result<std::string> ask(const std::string &path, const std::string &word)
 {
-	constexpr unsigned int tries = 3'000, try_us = 10'000;
+	constexpr unsigned int tries = 6'000, try_us = 10'000;
 	for (unsigned int i = 0; ::access(path.c_str(), F_OK) < 0 && i < tries; ++i)
 		::usleep(try_us);
 	auto fd = TRY("control socket", make_socket(path, ::connect));

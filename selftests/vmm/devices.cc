@@ -2,6 +2,7 @@
 #include "selftests/vmm/devices.hh"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstring>
 
 #include "selftests/vmm/error.hh"
@@ -48,14 +49,18 @@ template <typename T> T value_of(std::span<const std::byte> data)
 	return value;
 }
 
-// Behind what the guest says of its clocks: `ferry-vmm verify` compares them.
-void print_host_clock()
+std::int64_t real_us()
 {
 	timespec now{};
 	::clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec * 1'000'000ll + now.tv_nsec / 1000;
+}
+
+// Behind what the guest says of its clocks: `ferry-vmm verify` compares them.
+void print_host_clock(std::int64_t us)
+{
 	char text[64];
-	int length = std::snprintf(text, sizeof(text), "host real=%lld\n",
-				   now.tv_sec * 1'000'000ll + now.tv_nsec / 1000);
+	int length = std::snprintf(text, sizeof(text), "host real=%" PRId64 "\n", us);
 	print({text, static_cast<std::size_t>(length)});
 }
 
@@ -66,11 +71,14 @@ Devices::Devices(const kvm::Vm &vm, Irqchip irqchip)
 		  if (auto done = vm_.signal_msi(address, data); !done)
 			  say("KVM_SIGNAL_MSI: " + done.error().message());
 	  }),
+	  // The guest reads its clocks, and then begins to say so: what comes between the two is
+	  // little, and the rest of a line may take long.
 	  serial_([this](bool level) { set_line(com1_irq, level); },
+		  [this] { line_begin_us_ = real_us(); },
 		  [this](std::string_view text) {
 			  print(text);
-			  if (text.starts_with("clock "))
-				  print_host_clock();
+			  if (text.starts_with("clock ") && line_begin_us_)
+				  print_host_clock(line_begin_us_);
 			  ++lines_;
 		  })
 {

@@ -50,6 +50,7 @@ class Devices {
 	Irqchip irqchip_;
 	Ioapic ioapic_;
 	Serial serial_;
+	std::int64_t line_begin_us_ = 0; // CLOCK_REALTIME; of a line that began here
 	std::atomic<std::uint16_t> pm_enable_ = 0;
 	std::atomic<std::uint64_t> lines_ = 0;
 };

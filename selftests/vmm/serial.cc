@@ -28,6 +28,8 @@ void Serial::update_line()
 
 void Serial::send(char c)
 {
+	if (!state_.used)
+		begin_();
 	state_.line[state_.used++] = c;
 	if (c == '\n' || state_.used == std::size(state_.line)) {
 		print_({state_.line, state_.used});

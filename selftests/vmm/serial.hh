@@ -22,10 +22,11 @@ class Serial {
 		char line[512];
 	};
 
-	// line(level): the interrupt output changes. print(text): whole lines, unless
-	// one is longer than State::line.
-	Serial(std::function<void(bool)> line, std::function<void(std::string_view)> print)
-		: line_(std::move(line)), print_(std::move(print))
+	// line(level): the interrupt output changes. begin(): the first character of a line
+	// has come. print(text): whole lines, unless one is longer than State::line.
+	Serial(std::function<void(bool)> line, std::function<void()> begin,
+	       std::function<void(std::string_view)> print)
+		: line_(std::move(line)), begin_(std::move(begin)), print_(std::move(print))
 	{
 	}
 
@@ -43,6 +44,7 @@ class Serial {
 	void update_line();
 
 	std::function<void(bool)> line_;
+	std::function<void()> begin_;
 	std::function<void(std::string_view)> print_;
 	std::mutex mutex_;
 	State state_{};

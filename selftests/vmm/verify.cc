@@ -24,8 +24,8 @@ using std::uint64_t;
 constexpr unsigned int idle_lines = 20;
 constexpr uint64_t ticks_late = 50, clock_slack_us = 20'000;
 // By how many us the guest's CLOCK_REALTIME may have moved against that of the host:
-// it is read before it is printed, and the host's behind that; the best of some lines
-// counts.
+// it is read before it is printed, and the host's when that begins to come; the best of
+// some lines counts.
 constexpr int64_t real_slack_us = 100'000;
 
 // The fields of a line "seq ...".
