@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "selftests/kexec/carry.hh"
 #include "selftests/kexec/veto.hh"
@@ -144,12 +145,6 @@ constexpr char unpinned[] = "is not pinned any more", gone[] = "is not in the fi
 	       replaced[] = "was replaced by another one",
 	       in_scratch[] = "lies in memory that the next kernel may overwrite";
 
-inline void write_or_skip(const char *path, const std::string &text)
-{
-	if (!write_file(path, text))
-		ktap::skip(std::string("no ") + path);
-}
-
 // What a file of sysfs says, changed for a while.
 class Setting {
     public:
@@ -158,7 +153,7 @@ class Setting {
 		// Of a choice, "always [never]", the one that holds.
 		if (auto at = before_.find('['); at != before_.npos)
 			before_ = before_.substr(at + 1, before_.find(']') - at - 1);
-		write_or_skip(path, text);
+		REQUIRE(write_file(path, text));
 	}
 	Setting(const Setting &) = delete;
 	~Setting()
@@ -173,8 +168,12 @@ class Setting {
 
 inline File make(const char *name, const Kind &kind)
 {
-	Setting large("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-		      &kind == &huge ? "force" : "never");
+	constexpr char thp[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+	if (&kind == &huge && ::access(thp, F_OK))
+		ktap::skip("no huge pages for shmem in this kernel");
+	std::optional<Setting> force;
+	if (&kind == &huge)
+		force.emplace(thp, "force");
 	File file{kind, Fd(SYS(::memfd_create(name, MFD_CLOEXEC | kind.flags)))};
 	SYS(::ftruncate(file.fd.get(), kind.size()));
 	long before = meminfo("ShmemHugePages");
