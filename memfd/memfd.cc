@@ -57,8 +57,8 @@ Memfd::~Memfd()
 	for (std::size_t i = 0; i < covered_.size(); ++i)
 		astray += linux_shmem_unpin_range(file_, covered_[i].first, covered_[i].end);
 	if (astray)
-		log_err("%s: %llu of its pages, which were preserved, did not stay",
-			linux_shmem_name(file_), astray);
+		log_err("%llu pages of %s did not stay where they were preserved", astray,
+			linux_shmem_name(file_));
 	linux_shmem_freeze(file_, false);
 }
 

@@ -73,11 +73,15 @@ static int punch(struct file *file, struct folio *folio)
 {
 	int err;
 
+	if (!folio_maybe_dma_pinned(folio))
+		return -EINVAL;
 	set_frozen(file, false);
 	err = vfs_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, folio_pos(folio),
 			    folio_size(folio));
 	set_frozen(file, true);
-	return err ?: unpin(folio);
+	if (!err)
+		unpin_folio(folio);
+	return err;
 }
 
 static struct folio *taken;

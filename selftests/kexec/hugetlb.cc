@@ -86,7 +86,7 @@ const astray::Cases pages(
 	"hugetlb/pages/",
 	{{"unpinned", astray::hugetlb, nullptr, astray::unpin, astray::unpinned},
 	 {"moved", astray::hugetlb, astray::stays, astray::move, astray::replaced},
-	 {"freed", astray::hugetlb, astray::keeps, astray::free, astray::gone, astray::Left::hole},
+	 {"freed", astray::hugetlb, astray::keeps, astray::punch, astray::gone, astray::Left::hole},
 	 {"written-anew", astray::hugetlb, astray::keeps, astray::write_anew, astray::replaced,
 	  astray::Left::written},
 	 {"in-scratch", astray::hugetlb, nullptr, astray::scratch, astray::in_scratch}});

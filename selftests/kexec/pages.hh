@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// Preserved pages that do not stay where they are, for which ferry_pages.ko sees, and a freeze that
-// looks for them.
+// Preserved pages that do not stay where they are: ferry_pages.ko does that to them, and a freeze
+// finds them.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,8 @@
 #include "selftests/kexec/veto.hh"
 
 namespace astray {
+
+constexpr char command[] = "/sys/module/ferry_pages/parameters/wrong";
 
 // What a file is made of: folios, one of which goes astray.
 struct Kind {
@@ -47,7 +49,7 @@ struct File {
 	{
 		auto text = std::string(what) + " " + std::to_string(fd.get()) + " " +
 			    std::to_string(at / page);
-		return write_file("/sys/module/ferry_pages/parameters/wrong", text) ? 0 : errno;
+		return write_file(command, text) ? 0 : errno;
 	}
 	int wrong(const char *what) const
 	{
@@ -116,7 +118,7 @@ inline void keeps(const File &file)
 		    EPERM);
 }
 
-inline void free(const File &file)
+inline void punch(const File &file)
 {
 	CHECK_EQ(file.wrong("free"), 0);
 }
@@ -164,6 +166,18 @@ class Setting {
     private:
 	const char *path_;
 	std::string before_;
+};
+
+// At its end at the latest, and so before the file's, no wrong is left that has to be undone.
+struct Mend {
+	void now() const
+	{
+		CHECK(write_file(command, "mend"));
+	}
+	~Mend()
+	{
+		now();
+	}
 };
 
 inline File make(const char *name, const Kind &kind)
@@ -220,6 +234,7 @@ inline void check(Stage &stage, const Row &row)
 	auto file = make(row.name, row.kind);
 	auto other = make_memfd(16 * page);
 	fill(other, 0, page, 6);
+	const Mend mend;
 	if (row.before)
 		row.before(file);
 	TestFile last("astray:");
@@ -248,7 +263,7 @@ inline void check(Stage &stage, const Row &row)
 	// All is rolled back.
 	fill(other, page, 15 * page, 6);
 	CHECK(has(other, 0, 16 * page, 6));
-	CHECK(write_file("/sys/module/ferry_pages/parameters/wrong", "mend"));
+	mend.now();
 	session.close();
 	guard.close();
 	check_afterwards(stage, file, row.left, last);

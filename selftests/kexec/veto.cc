@@ -94,7 +94,7 @@ const astray::Cases pages(
 	"veto/pages/",
 	{{"unpinned", astray::small, nullptr, astray::unpin, astray::unpinned},
 	 {"moved", astray::huge, astray::stays, astray::move, astray::replaced},
-	 {"freed", astray::small, astray::keeps, astray::free, astray::gone, astray::Left::hole},
+	 {"freed", astray::small, astray::keeps, astray::punch, astray::gone, astray::Left::hole},
 	 {"written-anew", astray::small, astray::keeps, astray::write_anew, astray::replaced,
 	  astray::Left::written},
 	 {"settled", astray::small, nullptr, astray::settle, astray::replaced, astray::Left::whole,

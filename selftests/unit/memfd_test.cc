@@ -58,8 +58,6 @@ struct Kho {
 	std::vector<ferry_run> runs;
 	// ferry_runs_next() fails for this one.
 	std::size_t lost = ~0ul;
-	// Pages did not stay, and not by our fault.
-	bool astray = false;
 	int lists = 0;
 };
 Kho kho;
@@ -181,7 +179,7 @@ void ferry_runs_destroy(struct ferry_runs *runs)
 {
 	for (auto &run : runs->runs) {
 		Folio *folio = fake::shmem_folio(run.pfn);
-		if (!kho.astray && (!folio || !folio->pins))
+		if (!fake::shmem_astray && (!folio || !folio->pins))
 			fake::bug("a folio may have moved before its preservation ended");
 	}
 	--kho.lists;
@@ -427,6 +425,7 @@ class MemfdTest : public testing::Test {
 		kho = {};
 		fake::shmem_kept = 0;
 		fake::shmem_checks = false;
+		fake::shmem_astray = false;
 		EXPECT_EQ(memfd_module_init(), 0);
 	}
 	~MemfdTest() override
@@ -682,17 +681,17 @@ TEST_F(MemfdTest, GivesAFileBackWhosePagesAreAstray)
 			Preserved preserved{shmem};
 			ASSERT_EQ(preserved.preserve(), 0);
 			happens(shmem);
-			kho.astray = true;
+			fake::shmem_astray = true;
 			fake::shmem_checks = true;
 			EXPECT_EQ(preserved.freeze(), -EIO);
 			fake::shmem_checks = false;
 			EXPECT_TRUE(fake::logged(FERRY_ERR, said)) << fake::log_text();
 		}
-		EXPECT_TRUE(fake::logged(FERRY_ERR,
-					 "memfd:test: " + std::to_string(pages) + " of its pages"))
+		EXPECT_TRUE(fake::logged(FERRY_ERR, std::to_string(pages) +
+							    " pages of memfd:test did not stay"))
 			<< fake::log_text();
 		// There are no pins too many or too few, and it can be preserved again.
-		kho.astray = false;
+		fake::shmem_astray = false;
 		Preserved again{shmem};
 		EXPECT_EQ(again.preserve(), 0);
 		EXPECT_EQ(pages_of(kho.runs), shmem.pages());

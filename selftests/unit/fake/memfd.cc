@@ -13,6 +13,7 @@ std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
 unsigned long hugetlb_adopted;
 bool shmem_checks;
+bool shmem_astray;
 
 namespace {
 
@@ -328,10 +329,13 @@ unsigned long long linux_shmem_unpin_range(struct file *file, unsigned long long
 		Folio *folio = Shmem::of(file).at(first);
 		const Index next = folio ? (first & ~(size_of(*folio) - 1)) + size_of(*folio)
 					 : first + 1;
-		if (folio && folio->pins)
+		if (folio && folio->pins) {
 			unpin(*folio);
-		else
+		} else {
 			astray += std::min(next, end) - first;
+			if (!shmem_astray)
+				bug("page %llu is not there, or not pinned, to be unpinned", first);
+		}
 		first = next;
 	}
 	return astray;

@@ -103,5 +103,7 @@ extern unsigned long hugetlb_adopted;
 extern unsigned long long shmem_kept;
 // Whether a freeze looks for pages that are astray.
 extern bool shmem_checks;
+// Whether pages may have lost their pin or their place, by somebody else's fault.
+extern bool shmem_astray;
 
 } // namespace fake
