@@ -93,7 +93,13 @@ inline void stays(const File &file)
 inline void move(const File &file)
 {
 	unpin(file);
-	CHECK_EQ(file.wrong("move"), 0);
+	// Somebody else may look at the page just now.
+	int error = file.wrong("move");
+	for (int tries = 0; error == EBUSY && tries < 10; tries++) {
+		::usleep(10000);
+		error = file.wrong("move");
+	}
+	CHECK_EQ(error, 0);
 }
 
 inline void stays_whole(const File &file)
