@@ -362,19 +362,28 @@ void linux_shmem_unpin(const unsigned long long *pfn, unsigned int nr)
 		unpin_folio(pfn_folio(pfn[i]));
 }
 
-void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsigned long long end)
+unsigned long long linux_shmem_unpin_range(struct file *file, unsigned long long first,
+					   unsigned long long end)
 {
+	unsigned long long unpinned = 0;
 	pgoff_t next = first;
 	struct folio_batch batch;
+	struct folio *folio;
 	unsigned int i;
 
 	folio_batch_init(&batch);
 	while (next < end && filemap_get_folios(file->f_mapping, &next, end - 1, &batch)) {
-		for (i = 0; i < folio_batch_count(&batch); i++)
-			unpin_folio(batch.folios[i]);
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			folio = batch.folios[i];
+			if (!folio_maybe_dma_pinned(folio))
+				continue;
+			unpinned += min(folio_next_index(folio), end) - max(folio->index, first);
+			unpin_folio(folio);
+		}
 		folio_batch_release(&batch);
 		cond_resched();
 	}
+	return end - first - unpinned;
 }
 
 /*

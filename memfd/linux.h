@@ -164,12 +164,18 @@ int (linux_shmem_pin)(struct file *file, unsigned long long first, unsigned long
 void (linux_shmem_unpin)(const unsigned long long *pfn, unsigned int nr);
 
 /*
- * Unpins each folio that lies in a range, all of which are pinned. Where they
+ * Unpins each folio that lies in a range, all of which were pinned. Where they
  * were preserved this is the one to call: the preservation has to end first, and
  * then its runs are gone.
+ *
+ * A folio without a pin is left alone, as somebody else has dropped it, or put this
+ * folio where the pinned one was. A pinned folio that is not in the file any more
+ * stays so: it is lost, rather than freed under whoever has it.
+ *
+ * Return: pages of the range that were not there, or not pinned.
  */
-void (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
-			       unsigned long long end);
+unsigned long long (linux_shmem_unpin_range)(struct file *file, unsigned long long first,
+					     unsigned long long end);
 
 /* Whether a freeze looks for pages that are astray: the module's parameter "check". */
 bool (linux_shmem_checks)(void);

@@ -53,8 +53,12 @@ Memfd::~Memfd()
 	// folio may be split or freed.
 	if (runs_)
 		ferry_runs_destroy(runs_);
+	unsigned long long astray = 0;
 	for (std::size_t i = 0; i < covered_.size(); ++i)
-		linux_shmem_unpin_range(file_, covered_[i].first, covered_[i].end);
+		astray += linux_shmem_unpin_range(file_, covered_[i].first, covered_[i].end);
+	if (astray)
+		log_err("%llu pages of %s did not stay where they were preserved", astray,
+			linux_shmem_name(file_));
 	linux_shmem_freeze(file_, false);
 }
 

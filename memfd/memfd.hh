@@ -39,7 +39,7 @@ using ferry::Extent;
  *
  * Where the module's parameter "check" says so, as it does on a kernel with
  * CONFIG_KEXEC_HANDOVER_DEBUG, freeze() looks at each page, and refuses a file with one
- * that did not stay.
+ * that did not stay. Such a file can be given back all the same.
  *
  * hugetlb_reserved() takes the spinlock of the file's reservations, and
  * hugetlb_tell_carried() a mutex of its own, under which KHO's locks are taken; both

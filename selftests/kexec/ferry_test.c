@@ -16,8 +16,6 @@
  *				what is left of it at save() travels along
  *	fail-all OP ERRNO [TIMES]	the same for files of all names
  *	clear			empty the log
- *	replace FD PAGE		put another page into a shmem file, where one is
- *				pinned: what nobody may do to a preserved page
  *
  * A read gives the log: "OP NAME [-ERRNO]", a line for each operation called.
  * After the kexec another line follows: "data NAME TEXT", when it is retrieved.
@@ -29,13 +27,9 @@
 #include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/highmem.h>
 #include <linux/miscdevice.h>
-#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/pagemap.h>
-#include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -345,57 +339,6 @@ static int test_set_failure(struct test_failure *failures, const char *text)
 	return 0;
 }
 
-/* The new page gets the pin of the old one, which is freed: so the pins still add up. */
-static int test_replace_page(struct address_space *mapping, pgoff_t index)
-{
-	struct folio *old, *new;
-
-	new = folio_alloc(GFP_KERNEL, 0);
-	if (!new)
-		return -ENOMEM;
-	old = filemap_lock_folio(mapping, index);
-	if (IS_ERR(old)) {
-		folio_put(new);
-		return PTR_ERR(old);
-	}
-	if (folio_order(old)) {
-		folio_unlock(old);
-		folio_put(old);
-		folio_put(new);
-		return -EINVAL;
-	}
-	folio_copy(new, old);
-	__folio_set_swapbacked(new);
-	folio_mark_uptodate(new);
-	folio_mark_dirty(new);
-	folio_ref_add(new, GUP_PIN_COUNTING_BIAS);
-	__folio_set_locked(new);
-	replace_page_cache_folio(old, new);
-	folio_unlock(new);
-	folio_unlock(old);
-	folio_put(old);
-	folio_put(new);
-	unpin_folio(old);
-	return 0;
-}
-
-static int test_replace(const char *text)
-{
-	unsigned int fd, index;
-	struct file *file;
-	int err = -EINVAL;
-
-	if (sscanf(text, "%u %u", &fd, &index) != 2)
-		return -EINVAL;
-	file = fget(fd);
-	if (!file)
-		return -EBADF;
-	if (shmem_file(file))
-		err = test_replace_page(file->f_mapping, index);
-	fput(file);
-	return err;
-}
-
 static int test_command(struct test_file *test, char *rest)
 {
 	const char *word = strsep(&rest, " ");
@@ -421,8 +364,6 @@ static int test_command(struct test_file *test, char *rest)
 		return test_need(test, rest, false);
 	if (!strcmp(word, "needs-late"))
 		return test_need(test, rest, true);
-	if (!strcmp(word, "replace"))
-		return test_replace(rest);
 	if (!strcmp(word, "fail"))
 		return test_set_failure(test->fail, rest);
 	if (!strcmp(word, "fail-all"))

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "selftests/kexec/carry.hh"
+#include "selftests/kexec/pages.hh"
 
 namespace {
 
@@ -78,6 +79,21 @@ AFTER()
 	CHECK(is(small, "8 pages, 8 free, 0 reserved, 0 surplus"));
 	if (stage.note("large").starts_with("1 "))
 		CHECK(is(large, "0 pages, 0 free, 0 reserved, 0 surplus"));
+}
+
+// As in veto.cc. Before the pools are used up, and they are what they were when it has ended.
+const astray::Cases pages(
+	"hugetlb/pages/",
+	{{"unpinned", astray::hugetlb, nullptr, astray::unpin, astray::unpinned},
+	 {"moved", astray::hugetlb, astray::stays, astray::move, astray::replaced},
+	 {"freed", astray::hugetlb, astray::keeps, astray::punch, astray::gone, astray::Left::hole},
+	 {"written-anew", astray::hugetlb, astray::keeps, astray::write_anew, astray::replaced,
+	  astray::Left::written},
+	 {"in-scratch", astray::hugetlb, nullptr, astray::scratch, astray::in_scratch}});
+
+BEFORE("hugetlb/pages/the pools are what they were")
+{
+	CHECK(is(small, "32 pages, 32 free, 0 reserved, 0 surplus"));
 }
 
 struct Case {

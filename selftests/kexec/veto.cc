@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "selftests/kexec/carry.hh"
+#include "selftests/kexec/pages.hh"
 #include "selftests/kexec/veto.hh"
 
 namespace {
@@ -88,30 +89,18 @@ BEFORE("veto/freeze fails: sessions that were frozen before are rolled back in r
 		"freeze a; freeze b; freeze c; freeze d -5; unfreeze c; unfreeze b; unfreeze a"));
 }
 
-BEFORE("veto/a page that did not stay: found, named, and the rest goes on")
-{
-	constexpr char parameter[] = "/sys/module/luo_memfd/parameters/check";
-	const auto before = read_file(parameter);
-	REQUIRE(write_file(parameter, "1"));
-	auto memfd = make_memfd(16 * page), other = make_memfd(16 * page);
-	fill(memfd, 0, 16 * page, 5);
-	fill(other, 0, 16 * page, 6);
-	auto session = VALUE(stage.device.create("astray"));
-	OK(session.preserve(other.get(), 1));
-	OK(session.preserve(memfd.get(), 2));
-	TestFile test("astray:");
-	test.command("replace " + std::to_string(memfd.get()) + " 11");
-	CHECK_EQ(jump(), EIO);
-	CHECK(logged("memfd:", "byte 45056, which is preserved, was replaced by another one"));
-	CHECK(logged("'astray'", "memfd-v1"));
-	// The file has all of its contents, and takes more.
-	CHECK(has(memfd, 0, 16 * page, 5));
-	fill(memfd, 0, 16 * page, 7);
-	CHECK(has(memfd, 0, 16 * page, 7));
-	session.close();
-	SYS(::ftruncate(memfd.get(), 0));
-	REQUIRE(write_file(parameter, before));
-}
+// A page that did not stay where it was preserved is found, and named; the rest goes on.
+const astray::Cases pages(
+	"veto/pages/",
+	{{"unpinned", astray::small, nullptr, astray::unpin, astray::unpinned},
+	 {"moved", astray::huge, astray::stays, astray::move, astray::replaced},
+	 {"freed", astray::small, astray::keeps, astray::punch, astray::gone, astray::Left::hole},
+	 {"written-anew", astray::small, astray::keeps, astray::write_anew, astray::replaced,
+	  astray::Left::written},
+	 {"settled", astray::small, nullptr, astray::settle, astray::replaced, astray::Left::whole,
+	  astray::settle},
+	 {"split", astray::huge, astray::stays_whole, astray::split, astray::split_up},
+	 {"in-scratch", astray::huge, nullptr, astray::scratch, astray::in_scratch}});
 
 BEFORE("veto/save fails: its errno, everything is rolled back in reverse")
 {

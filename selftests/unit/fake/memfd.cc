@@ -13,6 +13,7 @@ std::map<unsigned long long, Loose> shmem_loose;
 unsigned long long shmem_kept;
 unsigned long hugetlb_adopted;
 bool shmem_checks;
+bool shmem_astray;
 
 namespace {
 
@@ -114,6 +115,26 @@ void Shmem::collapse(Index index, unsigned int order)
 		cache.erase(small);
 	}
 	add(index, order);
+}
+
+void Shmem::split(Index index)
+{
+	auto large = cache.extract(index);
+	Folio folio = large.mapped();
+	if (folio.pins)
+		bug("a pinned folio is split");
+	frames.erase(folio.pfn);
+	for (Index page = 0; page < size_of(folio); ++page)
+		add(index + page, 0, folio.byte, folio.pfn + page);
+}
+
+void Shmem::free(Index index)
+{
+	auto folio = cache.find(index);
+	if (folio->second.pins)
+		bug("a pinned folio is freed");
+	frames.erase(folio->second.pfn);
+	cache.erase(folio);
 }
 
 Folio *Shmem::at(Index index)
@@ -300,17 +321,24 @@ void linux_shmem_unpin(const unsigned long long *pfn, unsigned int nr)
 	}
 }
 
-void linux_shmem_unpin_range(struct file *file, unsigned long long first, unsigned long long end)
+unsigned long long linux_shmem_unpin_range(struct file *file, unsigned long long first,
+					   unsigned long long end)
 {
+	unsigned long long astray = 0;
 	while (first < end) {
 		Folio *folio = Shmem::of(file).at(first);
-		if (!folio) {
-			bug("page %llu is not there to be unpinned", first);
-			return;
+		const Index next = folio ? (first & ~(size_of(*folio) - 1)) + size_of(*folio)
+					 : first + 1;
+		if (folio && folio->pins) {
+			unpin(*folio);
+		} else {
+			astray += std::min(next, end) - first;
+			if (!shmem_astray)
+				bug("page %llu is not there, or not pinned, to be unpinned", first);
 		}
-		unpin(*folio);
-		first = (first & ~(size_of(*folio) - 1)) + size_of(*folio);
+		first = next;
 	}
+	return astray;
 }
 
 bool linux_shmem_checks(void)

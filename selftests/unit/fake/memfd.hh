@@ -55,6 +55,9 @@ struct Shmem {
 		   unsigned long long pfn = 0);
 	// Puts one large folio where there are small ones and holes, as khugepaged.
 	void collapse(Index index, unsigned int order);
+	// Makes small folios of a large one that begins here, or frees one, as truncation.
+	void split(Index index);
+	void free(Index index);
 	// The folio that has this page, or null.
 	Folio *at(Index index);
 	unsigned long long pages() const;
@@ -100,5 +103,7 @@ extern unsigned long hugetlb_adopted;
 extern unsigned long long shmem_kept;
 // Whether a freeze looks for pages that are astray.
 extern bool shmem_checks;
+// Whether pages may have lost their pin or their place, by somebody else's fault.
+extern bool shmem_astray;
 
 } // namespace fake
