@@ -3,7 +3,7 @@
  * What nobody may do to a page that is preserved, on demand: for the self-tests.
  * /sys/module/ferry_pages/parameters/wrong takes one command:
  *
- *	unpin FD PAGE	drop the pin of the folio that has this page, whoever's it is
+ *	unpin FD PAGE	drop a pin of the folio that has this page
  *	move FD PAGE	let the kernel migrate it to other page frames
  *	free FD PAGE	punch a hole where it is, as if the file were not frozen,
  *			and drop the pin
