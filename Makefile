@@ -74,7 +74,7 @@ kselftest: modules ## the self-tests in QEMU, on FLAVOUR=base|debug; ARGS= go to
 	@selftests/run $(FLAVOUR) $(ARGS)
 
 soak: FERRY_TEST = m
-soak: modules tools ## what takes long: 50 updates in a row, on FLAVOUR=base|debug; the Debian packages
+soak: modules tools ## what takes long: 50 updates in a row, NUMA, on FLAVOUR=base|debug; the Debian packages
 	@selftests/run $(FLAVOUR) --soak $(ARGS)
 	@$(if $(filter base,$(FLAVOUR)),selftests/tools/packages --all)
 

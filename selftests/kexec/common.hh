@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -74,6 +75,13 @@ inline long meminfo(const char *key)
 	auto all = "\n" + read_file("/proc/meminfo");
 	auto at = all.find("\n" + std::string(key) + ":");
 	return at == std::string::npos ? -1 : std::atol(all.c_str() + at + std::strlen(key) + 2);
+}
+
+inline std::string kernel_log()
+{
+	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0'); // SIZE_BUFFER
+	log.resize(SYS(::klogctl(3, log.data(), log.size()))); // READ_ALL
+	return log;
 }
 
 // KiB that nobody has: also those that wait in the lists of the CPUs, which may be many, and in the

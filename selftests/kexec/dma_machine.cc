@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/klog.h>
 
 namespace dma {
 
@@ -20,13 +19,6 @@ void sleep_ms(unsigned ms)
 std::string sysfs(const char *address, const char *file)
 {
 	return "/sys/bus/pci/devices/" + std::string(address) + "/" + file;
-}
-
-std::string kernel_log()
-{
-	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0'); // SIZE_BUFFER
-	log.resize(SYS(::klogctl(3, log.data(), log.size()))); // READ_ALL
-	return log;
 }
 
 template <typename Arg> int call(const Fd &fd, unsigned long request, Arg &arg)

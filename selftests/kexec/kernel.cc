@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // Did the kernel complain while the tests of this stage ran? And did it lose memory?
 
-#include <sys/klog.h>
-
 #include "selftests/kexec/common.hh"
 
 namespace {
@@ -24,13 +22,6 @@ const char *const complaints[] = {
 	// Those of a test that does that to its pages on purpose have other names.
 	"pages of memfd:ferry-test did not stay",
 };
-
-std::string kernel_log()
-{
-	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0'); // SIZE_BUFFER
-	log.resize(SYS(::klogctl(3, log.data(), log.size()))); // READ_ALL
-	return log;
-}
 
 TEST("kernel", "kernel/no complaint in the log")
 {

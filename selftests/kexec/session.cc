@@ -293,8 +293,7 @@ AFTER()
 		if (!fails_with(ferry::retrieve(stage.device, "guessed", &guess), EPERM))
 			CHECK(!"EPERM");
 	}
-	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0');
-	log.resize(SYS(::klogctl(3, log.data(), log.size())));
+	const auto log = kernel_log();
 	size_t lines = 0;
 	for (size_t at = 0; (at = log.find("'guessed'", at)) != log.npos; at++)
 		lines++;

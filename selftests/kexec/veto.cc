@@ -206,11 +206,15 @@ BEFORE("veto/who writes into holes meanwhile goes on after a refused kexec")
 				break;
 		}
 	});
+	int met = 0; // a freeze that the writer came into
 	for (int i = 0; i < kexecs; i++) {
+		auto before = done.load();
 		parts++;
+		CHECK(wait_for([&] { return done > before; }));
 		a.fail("freeze", EIO);
 		CHECK_EQ(jump(), EIO);
-		auto before = done.load();
+		before = done;
+		met += before < parts * part;
 		parts++;
 		if (!CHECK(wait_for([&] { return done > before; })))
 			break;
@@ -221,6 +225,7 @@ BEFORE("veto/who writes into holes meanwhile goes on after a refused kexec")
 	for (uint64_t i = 0; i < done; i++)
 		wrong += ::pread(memfd.get(), &value, 8, i * page) != 8 || value != i;
 	CHECK_EQ(wrong, 0);
+	CHECK(met > 0);
 }
 
 BEFORE("veto/needs named at a freeze that was called off do not count")

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <linux/reboot.h>
-#include <sys/klog.h>
 
 #include "selftests/kexec/common.hh"
 
@@ -103,8 +102,7 @@ inline int jump()
 // Does the kernel's log name these?
 inline bool logged(const std::string &what, const std::string &other = "")
 {
-	std::string log(SYS(::klogctl(10, nullptr, 0)), '\0');
-	log.resize(SYS(::klogctl(3, log.data(), log.size())));
+	const auto log = kernel_log();
 	for (size_t at = 0; (at = log.find(what, at)) != log.npos; at++) {
 		auto line = log.substr(log.rfind('\n', at) + 1);
 		if (line.substr(0, line.find('\n')).find(other) != line.npos)

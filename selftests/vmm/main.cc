@@ -66,7 +66,7 @@ std::string text_of(const Result<> &result)
 // Until the guest has printed so many more lines.
 Result<> wait_for_lines(Machine &machine, const std::string &number)
 {
-	constexpr unsigned int try_ms = 10, most_ms = 240'000;
+	constexpr unsigned int try_ms = 10, most_ms = 80'000;
 	auto until = machine.devices().lines() + std::strtoull(number.c_str(), nullptr, 10);
 	for (unsigned int ms = 0; machine.devices().lines() < until; ms += try_ms) {
 		pollfd ended{machine.ended(), POLLIN, 0};
