@@ -169,8 +169,9 @@ void (linux_shmem_unpin)(const unsigned long long *pfn, unsigned int nr);
  * then its runs are gone.
  *
  * A folio without a pin is left alone, as somebody else has dropped it, or put this
- * folio where the pinned one was. (One that others have pinned then looks like ours.) A pinned folio that is not in the file any more
- * stays so: it is lost, rather than freed under whoever has it.
+ * folio where the pinned one was; if others have pinned that one, it looks like ours.
+ * A pinned folio that is not in the file any more stays so: it is lost, rather than
+ * freed under whoever has it.
  *
  * Return: pages of the range that were not there, or not pinned.
  */
