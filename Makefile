@@ -64,6 +64,7 @@ unit: ## the unit tests, on this machine
 	@scripts/deps
 	@$(MAKE) -C selftests/unit check BUILD="$(BUILD)/unit"
 	@$(MAKE) -C selftests/tools check BUILD="$(BUILD)/unit" TOOLS="$(BUILD)"
+	@selftests/run_test.py
 
 fuzz: ## the fuzzers, on this machine (FUZZ_SECONDS=10 each)
 	@scripts/deps

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Tests of selftests/run: what it makes of consoles, and when it begins once more. Reports in KTAP."""
+
+import argparse
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+PATH = os.path.join(os.path.dirname(os.path.realpath(__file__)), "run")
+LOADER = importlib.machinery.SourceFileLoader("run", PATH)
+run = importlib.util.module_from_spec(importlib.util.spec_from_loader("run", LOADER))
+LOADER.exec_module(run)
+
+
+def console(*lines, plan=None):
+    return "\n".join(["KTAP version 1", "1..%d" % (plan or len([x for x in lines if "ok " in x])), *lines]) + "\n"
+
+
+def read(text):
+    results = run.Results()
+    results.read(text)
+    return {name: verdict for name, (verdict, _) in results.cases.items()}
+
+
+class Consoles(unittest.TestCase):
+    """What is made of the text on a machine's console."""
+
+    def test_a_case_passes_when_all_of_its_parts_do(self):
+        self.assertEqual(read(console("ok 1 a", "ok 2 b") + console("not ok 1 a", "ok 2 b")), {"a": "not ok", "b": "ok"})
+
+    def test_a_skipped_case_is_no_passed_one(self):
+        self.assertEqual(read(console("ok 1 a # SKIP no KVM")), {"a": "skip"})
+
+    def test_the_kernel_speaks_in_the_middle_of_a_result(self):
+        self.assertEqual(read(console("no[   12.345678] luo: hm", "t ok 1 a")), {"a": "not ok"})
+
+    def test_a_program_that_ends_early(self):
+        self.assertIn("not ok", read(console("ok 1 a", plan=2)).values())
+
+    def test_the_remarks_of_a_case_are_its_own(self):
+        results = run.Results()
+        results.read(console("# of a", "ok 1 a", "# of b", "not ok 2 b"))
+        self.assertEqual(results.cases["b"], ("not ok", "of b"))
+
+
+class Machines(unittest.TestCase):
+    """Scenarios, on machines that only leave a log and an exit status behind."""
+
+    FINE = (0, console("ok 1 run/a"))
+    WRONG = (0, console("# a.cc:1: b", "not ok 1 run/a"))
+    DIED = (0, console("# the guest died: exit 17, RIP 0xffffffff81000000", "not ok 1 run/a"))
+
+    def run_on(self, name, *machines):
+        """The verdicts, the remark, and how many machines it took."""
+        left = list(machines)
+
+        def fake(command, **_):
+            status, text = left.pop(0)
+            with open(command[command.index("--log") + 1], "w") as log:
+                log.write(text)
+            return subprocess.CompletedProcess(command, status, "vm: it ended, or did not" if status else "")
+
+        real, run.run = run.run, fake
+        try:
+            with tempfile.TemporaryDirectory() as logs:
+                args = argparse.Namespace(flavour="base", lu="ferry", logs=logs, modules=None, filter="")
+                results, _, _, _ = run.run_scenario(args, name, [], logs)
+        finally:
+            run.run = real
+        return {verdict for verdict, _ in results.cases.values()}, results.remark, len(machines) - len(left)
+
+    def test_a_machine_that_is_fine(self):
+        self.assertEqual(self.run_on("kvm", self.FINE, self.FINE), ({"ok"}, "", 1))
+
+    def test_a_guest_that_died_gets_another_machine(self):
+        verdicts, remark, machines = self.run_on("kvm", self.DIED, self.FINE)
+        self.assertEqual((verdicts, machines), ({"ok"}, 2))
+        self.assertIn("lost those of its guest", remark)
+
+    def test_but_not_a_third_one(self):
+        verdicts, _, machines = self.run_on("kvm", self.DIED, self.DIED, self.FINE)
+        self.assertEqual((verdicts, machines), ({"not ok"}, 2))
+
+    def test_the_second_machine_has_to_pass_like_the_first(self):
+        verdicts, _, machines = self.run_on("kvm", self.DIED, self.WRONG, self.FINE)
+        self.assertEqual((verdicts, machines), ({"not ok"}, 2))
+
+    def test_a_case_that_fails_while_the_guest_lives(self):
+        self.assertEqual(self.run_on("kvm", self.WRONG, self.FINE), ({"not ok"}, "", 1))
+
+    def test_a_guest_that_died_as_it_should(self):
+        died = (0, self.DIED[1].replace("not ok", "ok"))
+        self.assertEqual(self.run_on("kvm", died, self.FINE), ({"ok"}, "", 1))
+
+    def test_a_host_that_dies_inside_of_kvm(self):
+        text = "[    1.000000] RIP: 0010:svm_vcpu_run+0x1/0x2 [kvm_amd]\n[    1.000000] Kernel panic: Fatal exception\n"
+        self.assertEqual(self.run_on("kvm", (4, text), self.FINE)[2], 2)
+        self.assertEqual(self.run_on("kvm", (4, text + "BUG: KASAN: x"), self.FINE)[2], 1)
+
+    def test_where_there_are_no_guests_nothing_is_tried_again(self):
+        self.assertEqual(self.run_on("carry", self.DIED, self.FINE), ({"not ok"}, "", 1))
+
+    def test_a_machine_that_does_not_come_to_its_end(self):
+        self.assertEqual(self.run_on("carry", (6, console("ok 1 a")), self.FINE)[::2], ({"ok", "not ok"}, 1))
+
+    def test_a_machine_without_cases(self):
+        self.assertEqual(self.run_on("carry", (0, "nothing\n"), self.FINE), ({"not ok"}, "", 1))
+
+
+class Ktap(unittest.TextTestResult):
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        print("ok %d %s" % (self.testsRun, test.id().split(".", 1)[1]))
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        print("not ok %d %s" % (self.testsRun, test.id().split(".", 1)[1]))
+
+    addError = addFailure
+
+
+if __name__ == "__main__":
+    tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    done = unittest.TextTestRunner(resultclass=Ktap, verbosity=0).run(tests)
+    sys.exit(0 if done.testsRun and done.wasSuccessful() else 1)
