@@ -88,7 +88,8 @@ int run_here(int stage, const char *prefix, const char *filter, const Fd &told)
 		     !(each->name.starts_with("veto/") || each->name.starts_with("kvm/") ||
 		       each->name.starts_with("session/") || each->name.starts_with("dma/") ||
 		       each->name.starts_with("refused/") || each->name.starts_with("traffic/") ||
-		       each->name.starts_with("dma-soak/") || each->name.starts_with("hugetlb/"))))
+		       each->name.starts_with("dma-soak/") || each->name.starts_with("hugetlb/") ||
+		       each->name.starts_with("scratch/"))))
 			chosen.push_back(each);
 	ktap::begin(chosen.size());
 	if (chosen.empty())
