@@ -276,8 +276,7 @@ uint32_t out_value(const kvm::Vcpu &vcpu)
 
 namespace {
 
-// With an exit that no guest here has. selftests/run looks for this line, and who reads it for
-// registers that are not the guest's.
+// With an exit that no guest here has. Are these its registers?
 void tell_death(const kvm::Vcpu &vcpu)
 {
 	auto &shared = vcpu.shared();
