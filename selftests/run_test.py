@@ -56,7 +56,7 @@ class Machines(unittest.TestCase):
     WRONG = (0, console("# a.cc:1: b", "not ok 1 run/a"))
     COMPLAINED = (0, console("ok 1 run/a", "not ok 2 kernel/no complaint in the log"))
 
-    def run_on(self, name, *machines):
+    def run_on(self, name, *machines, see=lambda args: None):
         """The verdicts, the remark, and how many machines it took."""
         left = list(machines)
 
@@ -71,6 +71,7 @@ class Machines(unittest.TestCase):
             with tempfile.TemporaryDirectory() as logs:
                 args = argparse.Namespace(flavour="base", lu="ferry", logs=logs, modules=None, filter="")
                 results, _, _, _ = run.run_scenario(args, name, [], logs)
+                see(args)
         finally:
             run.run = real
         return {verdict for verdict, _ in results.cases.values()}, results.remark, len(machines) - len(left)
@@ -88,15 +89,32 @@ class Machines(unittest.TestCase):
         self.assertEqual((verdicts, machines), ({"not ok"}, 2))
 
     def test_nor_one_where_the_kernel_complained(self):
-        for wrong in (self.COMPLAINED, (0, self.WRONG[1] + self.COMPLAINED[1]), (4, "BUG: KASAN: x\n")):
+        oops = "[    1.000000] BUG: kernel NULL pointer dereference\n[    1.000000] RIP: 0010:x+0x1/0x2 [luo_kvm]\n"
+        warning = "[    1.000000] WARNING: possible circular locking dependency detected\n"
+        for wrong in (self.COMPLAINED, (0, self.WRONG[1] + self.COMPLAINED[1]), (0, self.WRONG[1] + warning),
+                      (4, oops + "[    1.000000] Kernel panic - not syncing: Fatal exception\n"),
+                      (5, self.FINE[1] + warning)):
             verdicts, _, machines = self.run_on("kvm", wrong, self.FINE)
             self.assertIn("not ok", verdicts)
             self.assertEqual(machines, 1)
 
+    def test_nor_one_that_could_not_be_started_or_left(self):
+        for status in (2, 3):
+            self.assertEqual(self.run_on("kvm", (status, self.FINE[1]), self.FINE)[2], 1)
+
     def test_a_host_that_dies_inside_of_kvm(self):
-        text = "[    1.000000] RIP: 0010:svm_vcpu_run+0x1/0x2 [kvm_amd]\n[    1.000000] Kernel panic: Fatal exception\n"
+        text = "[    1.000000] BUG: kernel NULL pointer dereference\n[    1.000000] RIP: 0010:a+0x1/0x2 [kvm_amd]\n" \
+            "[    1.000000] Kernel panic - not syncing: Fatal exception\n"
         self.assertEqual(self.run_on("kvm", (4, text), self.FINE)[2], 2)
-        self.assertEqual(self.run_on("kvm", (4, text + "BUG: KASAN: x"), self.FINE)[2], 1)
+        self.assertEqual(self.run_on("kvm", (4, text + "[    1.000000] BUG: KASAN: x\n"), self.FINE)[2], 1)
+
+    def test_the_consoles_of_the_first_machine_are_kept(self):
+        def see(args):
+            with open(os.path.join(args.logs, "kvm.log.first")) as text:
+                self.assertEqual(text.read(), self.WRONG[1])
+            with open(os.path.join(args.logs, "kvm.log")) as text:
+                self.assertEqual(text.read(), self.FINE[1])
+        self.run_on("kvm", self.WRONG, self.FINE, see=see)
 
     def test_where_there_are_no_guests_nothing_is_tried_again(self):
         self.assertEqual(self.run_on("carry", self.WRONG, self.FINE), ({"not ok"}, "", 1))
@@ -112,6 +130,9 @@ class Machines(unittest.TestCase):
             self.assertEqual((verdicts, machines), ({"ok"}, 2))
             self.assertIn("hung in a boot", remark)
             self.assertIn("not ok", self.run_on("carry", hung, hung, self.FINE)[0])
+            # What was found until then is not forgotten.
+            self.assertEqual(self.run_on("carry", (6, self.WRONG[1]), self.FINE)[2], 1)
+            self.assertEqual(self.run_on("carry", (6, hung[1] + "[    1.000000] BUG: KASAN: x\n"), self.FINE)[2], 1)
 
     def test_a_machine_without_cases(self):
         self.assertEqual(self.run_on("carry", (0, "nothing\n"), self.FINE), ({"not ok"}, "", 1))
@@ -131,5 +152,6 @@ class Ktap(unittest.TextTestResult):
 
 if __name__ == "__main__":
     tests = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    print("KTAP version 1\n1..%d" % tests.countTestCases())
     done = unittest.TextTestRunner(resultclass=Ktap, verbosity=0).run(tests)
     sys.exit(0 if done.testsRun and done.wasSuccessful() else 1)

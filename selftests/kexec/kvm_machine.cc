@@ -276,7 +276,7 @@ uint32_t out_value(const kvm::Vcpu &vcpu)
 
 namespace {
 
-// With an exit that no guest here has. Are these its registers?
+// What KVM says of a guest that stopped with an exit that none here has.
 void tell_death(const kvm::Vcpu &vcpu)
 {
 	auto &shared = vcpu.shared();
