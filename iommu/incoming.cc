@@ -58,7 +58,7 @@ Result<void> OldPages::take(ferry_runs_in *list, unsigned long long runs)
 	if (!runs_)
 		return fail(Errno::NoMem);
 	ferry_run run;
-	while (TRY(check(ferry_runs_next(list, &run)))) {
+	while (TRY(check(ferry_runs_next(list, &run, 1)))) {
 		if (run.order) {
 			linux_free_pages(&run);
 			return fail(Errno::BadMsg);

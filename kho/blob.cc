@@ -102,19 +102,21 @@ Result<void *> load_blob(const ferry_bulk &ref, const char *what, std::size_t ma
 	// The pages come in the order of their indices, or this is no blob.
 	unsigned long long index = 0;
 	for (;;) {
-		auto run = in->next();
-		if (run.has_value() && !run->has_value())
+		ferry_run run;
+		const auto taken = in->next(&run, 1);
+		if (taken.has_value() && !*taken)
 			return data;
-		if (!run.has_value() || (*run)->index != index || (*run)->order) {
-			if (run.has_value())
-				linux_release((*run)->pfn, (*run)->count, (*run)->order);
+		const bool fits = taken.has_value() && run.index == index && !run.order;
+		if (fits)
+			copy_run(data + index * LINUX_PAGE_SIZE, run);
+		if (taken.has_value())
+			linux_release(run.pfn, run.count, run.order);
+		if (!fits) {
 			log_err("%s: its pages are not in order", what);
 			ferry_free(data);
 			return fail(Errno::BadMsg);
 		}
-		copy_run(data + index * LINUX_PAGE_SIZE, **run);
-		index += (*run)->count;
-		linux_release((*run)->pfn, (*run)->count, (*run)->order);
+		index += run.count;
 	}
 }
 

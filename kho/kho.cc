@@ -348,15 +348,10 @@ int ferry_runs_open(const ferry_bulk *ref, const char *what, ferry_runs_in **in)
 	return ferry::to_errno(opened);
 }
 
-int ferry_runs_next(ferry_runs_in *in, ferry_run *run)
+int ferry_runs_next(ferry_runs_in *in, ferry_run *run, unsigned int room)
 {
-	auto next = in->next();
-	if (!next.has_value())
-		return ferry::to_errno(next);
-	if (!next->has_value())
-		return 0;
-	*run = **next;
-	return 1;
+	auto next = in->next(run, room);
+	return next.has_value() ? static_cast<int>(*next) : ferry::to_errno(next);
 }
 
 void ferry_runs_leave(ferry_runs_in *in)

@@ -97,6 +97,18 @@ unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
 	return kho_restore_runs(runs, nr);
 }
 
+unsigned int linux_count_preserved_list(unsigned long long pfn, unsigned int order,
+					const unsigned int *place, unsigned int nr)
+{
+	return kho_count_preserved_list(pfn, order, place, nr);
+}
+
+unsigned int linux_restore_list(unsigned long long pfn, unsigned int order,
+				const unsigned int *place, unsigned int nr)
+{
+	return kho_restore_list(pfn, order, place, nr);
+}
+
 void linux_release(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	unsigned int i;

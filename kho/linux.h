@@ -72,7 +72,14 @@ unsigned int (linux_count_preserved)(const struct ferry_run *run, unsigned int n
  * changed.
  */
 unsigned int (linux_restore)(const struct ferry_run *run, unsigned int nr);
-/* Drops the reference that linux_restore() gave for each folio. */
+
+/* The same for folios of linux_preserve_list(). */
+unsigned int (linux_count_preserved_list)(unsigned long long pfn, unsigned int order,
+					  const unsigned int *place, unsigned int nr);
+unsigned int (linux_restore_list)(unsigned long long pfn, unsigned int order,
+				  const unsigned int *place, unsigned int nr);
+
+/* Drops the reference that linux_restore() or linux_restore_list() gave for each folio. */
 void (linux_release)(unsigned long long pfn, unsigned int count, unsigned int order);
 
 /* ---- the one page that the kernel's KHO knows ---- */

@@ -84,9 +84,9 @@ constexpr unsigned long long place_bits(unsigned int order)
 	return mask(32) << order & mask(FERRY_RUN_PFN_BITS);
 }
 
-bool is_list(const ferry_run_entry &entry)
+bool is_list(const ferry_runs_block &block, unsigned int at)
 {
-	return decode(entry).order & FERRY_RUN_LIST;
+	return block.version > 1 && decode(block.entry[at]).order & FERRY_RUN_LIST;
 }
 
 // A list; its order is that of a folio.
@@ -102,12 +102,25 @@ const unsigned int *places_of(const ferry_run_entry &head)
 	return reinterpret_cast<const unsigned int *>(&head + 1);
 }
 
-// The next runs of a block that are entries of their own, up to a list; their number.
+// A folio of a list, as a run.
+ferry_run folio_of(const ferry_run &list, const unsigned int *places, unsigned int nth)
+{
+	return {
+		.pfn = list.pfn + (static_cast<unsigned long long>(places[nth]) << list.order),
+		.index = list.index + (static_cast<unsigned long long>(nth) << list.order),
+		.count = 1,
+		.order = list.order,
+		.flags = list.flags,
+	};
+}
+
+// The next runs of a block that are entries of their own, before `end` and up to a list;
+// their number.
 unsigned int decode_entries(const ferry_runs_block &block, unsigned int first, unsigned int end,
-			    ferry_run (&runs)[LINUX_MAX_RUNS])
+			    ferry_run *runs, unsigned int room)
 {
 	unsigned int nr = 0;
-	for (; nr < LINUX_MAX_RUNS && first + nr < end && !is_list(block.entry[first + nr]); ++nr)
+	for (; nr < room && first + nr < end && !is_list(block, first + nr); ++nr)
 		runs[nr] = decode(block.entry[first + nr]);
 	return nr;
 }
@@ -169,14 +182,14 @@ void unpreserve(const ferry_runs_block &block, unsigned int end)
 {
 	for (unsigned int at = 0; at < end;) {
 		const ferry_run_entry &entry = block.entry[at];
-		if (is_list(entry)) {
+		if (is_list(block, at)) {
 			const ferry_run list = list_of(entry);
 			linux_unpreserve_list(list.pfn, list.order, places_of(entry), list.count);
 			at += FERRY_RUN_LIST_ENTRIES(list.count);
 			continue;
 		}
 		ferry_run runs[LINUX_MAX_RUNS];
-		unsigned int nr = decode_entries(block, at, end, runs);
+		unsigned int nr = decode_entries(block, at, end, runs, LINUX_MAX_RUNS);
 		linux_unpreserve(runs, nr);
 		at += nr;
 	}
@@ -200,37 +213,6 @@ ferry_run decode(const ferry_run_entry &entry)
 		.flags = static_cast<unsigned short>(entry.where >>
 						     (FERRY_RUN_PFN_BITS + FERRY_RUN_ORDER_BITS)),
 	};
-}
-
-unsigned int decode(const ferry_runs_block &block, Place &at, ferry_run (&runs)[LINUX_MAX_RUNS])
-{
-	unsigned int nr = 0;
-	while (nr < LINUX_MAX_RUNS && at.entry < block.nr) {
-		const ferry_run_entry &entry = block.entry[at.entry];
-		if (block.version == 1 || !is_list(entry)) {
-			runs[nr++] = decode(entry);
-			++at.entry;
-			continue;
-		}
-		const ferry_run list = list_of(entry);
-		const unsigned int entries = FERRY_RUN_LIST_ENTRIES(list.count);
-		if (!list.count || entries > block.nr - at.entry ||
-		    list.flags & FERRY_RUN_DESCENDING)
-			break;
-		for (; nr < LINUX_MAX_RUNS && at.folio < list.count; ++at.folio) {
-			const unsigned long long place = places_of(entry)[at.folio], nth = at.folio;
-			runs[nr++] = {
-				.pfn = list.pfn + (place << list.order),
-				.index = list.index + (nth << list.order),
-				.count = 1,
-				.order = list.order,
-				.flags = list.flags,
-			};
-		}
-		if (at.folio == list.count)
-			at = {.entry = at.entry + entries, .folio = 0};
-	}
-	return nr;
 }
 
 unsigned int checksum(const ferry_runs_block &block)
@@ -413,14 +395,15 @@ Result<void> ferry_runs::preserve_written()
 	tell_owner();
 	while (last_ && preserved_ < last_->nr) {
 		const ferry_run_entry &entry = last_->entry[preserved_];
-		if (is_list(entry)) {
+		if (is_list(*last_, preserved_)) {
 			const ferry_run list = list_of(entry);
 			TRY(ferry::check_status(linux_preserve_list(list.pfn, list.order,
 								    places_of(entry), list.count)));
 			preserved_ += FERRY_RUN_LIST_ENTRIES(list.count);
 			continue;
 		}
-		unsigned int nr = decode_entries(*last_, preserved_, last_->nr, runs);
+		unsigned int nr =
+			decode_entries(*last_, preserved_, last_->nr, runs, LINUX_MAX_RUNS);
 		TRY(ferry::check_status(linux_preserve(runs, nr)));
 		preserved_ += nr;
 	}
@@ -493,13 +476,17 @@ int ferry_runs::walk(int (*visit)(void *, const ferry_run *), void *ctx) const
 {
 	for (const ferry_runs_block *block = first_; block;
 	     block = block->next ? block_at(block->next) : nullptr) {
-		Place at;
-		ferry_run runs[LINUX_MAX_RUNS];
-		while (unsigned int nr = decode(*block, at, runs)) {
-			for (unsigned int i = 0; i < nr; ++i) {
-				if (int stop = visit(ctx, &runs[i]))
+		for (unsigned int at = 0; at < block->nr;) {
+			const ferry_run_entry &entry = block->entry[at];
+			const bool in_list = is_list(*block, at);
+			const ferry_run all = in_list ? list_of(entry) : decode(entry);
+			for (unsigned int i = 0; i < (in_list ? all.count : 1); ++i) {
+				const ferry_run run = in_list ? folio_of(all, places_of(entry), i)
+							      : all;
+				if (int stop = visit(ctx, &run))
 					return stop;
 			}
+			at += in_list ? FERRY_RUN_LIST_ENTRIES(all.count) : 1;
 		}
 	}
 	return open_ ? visit(ctx, &*open_) : 0;
@@ -529,22 +516,56 @@ const char *fault_of(unsigned long long phys, const ferry_bulk &ref, unsigned lo
 	return nullptr;
 }
 
+const char *const malformed_list = "with a malformed list";
+const char *const malformed_run = "with a malformed run";
+const char *const not_preserved = "with a run of pages that were not preserved";
+
+// Checks a list, as well_formed() does each of its folios.
+const char *fault_of_list(const ferry_run &list, const unsigned int *places)
+{
+	constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
+	if (list.flags & FERRY_RUN_DESCENDING)
+		return malformed_list;
+	if (list.order > LINUX_MAX_ORDER || (list.pfn | list.index) & mask(list.order) ||
+	    list.index + pages_of(list) > max_index)
+		return malformed_run;
+	const unsigned long long end = (max_pfn - list.pfn) >> list.order;
+	for (unsigned int i = 0; i < list.count; ++i) {
+		if (places[i] >= end || !(list.pfn | places[i]))
+			return malformed_run;
+	}
+	if (linux_count_preserved_list(list.pfn, list.order, places, list.count) != list.count)
+		return not_preserved;
+	return nullptr;
+}
+
 // Checks the runs of a block, and counts them and their pages.
 const char *fault_of_runs(const ferry_runs_block &block, ferry_bulk &seen)
 {
 	ferry_run runs[LINUX_MAX_RUNS];
-	for (Place at; at.entry < block.nr;) {
-		unsigned int nr = decode(block, at, runs);
-		if (!nr)
-			return "with a malformed list";
+	for (unsigned int at = 0; at < block.nr;) {
+		if (is_list(block, at)) {
+			const ferry_run list = list_of(block.entry[at]);
+			const unsigned int entries = FERRY_RUN_LIST_ENTRIES(list.count);
+			if (!list.count || entries > block.nr - at)
+				return malformed_list;
+			if (const char *fault = fault_of_list(list, places_of(block.entry[at])))
+				return fault;
+			seen.pages += pages_of(list);
+			seen.runs += list.count;
+			at += entries;
+			continue;
+		}
+		const unsigned int nr = decode_entries(block, at, block.nr, runs, LINUX_MAX_RUNS);
 		for (unsigned int i = 0; i < nr; ++i) {
 			if (!well_formed(runs[i]))
-				return "with a malformed run";
+				return malformed_run;
 			seen.pages += pages_of(runs[i]);
 		}
 		if (linux_count_preserved(runs, nr) != nr)
-			return "with a run of pages that were not preserved";
+			return not_preserved;
 		seen.runs += nr;
+		at += nr;
 	}
 	return nullptr;
 }
@@ -609,34 +630,54 @@ Result<void> ferry_runs_in::take_blocks()
 	return {};
 }
 
-// Restores the next runs of the block, which is done for many at a time.
-void ferry_runs_in::restore_ahead()
+// Where the next run is, `nr` runs on: in this list or entry by entry.
+void ferry_runs_in::advance(unsigned int nr)
 {
-	nr_ = decode(*block_, place_, ahead_);
-	at_ = 0;
-	ok_ = linux_restore(ahead_, nr_);
-	if (place_.entry == block_->nr) {
+	if (!is_list(*block_, entry_)) {
+		entry_ += nr;
+	} else if (const unsigned int count = list_of(block_->entry[entry_]).count;
+		   (folio_ += nr) == count) {
+		entry_ += FERRY_RUN_LIST_ENTRIES(count);
+		folio_ = 0;
+	}
+	if (entry_ == block_->nr) {
 		block_ = block_->next ? block_at(block_->next) : nullptr;
-		place_ = {};
+		entry_ = 0;
 	}
 }
 
-Result<std::optional<ferry_run>> ferry_runs_in::next()
+// As many runs as are of one list, or entries without one between them.
+unsigned int ferry_runs_in::restore(ferry_run *runs, unsigned int room)
+{
+	if (!is_list(*block_, entry_)) {
+		const unsigned int nr = decode_entries(*block_, entry_, block_->nr, runs,
+						       std::min(room, LINUX_MAX_RUNS + 0u));
+		return linux_restore(runs, nr);
+	}
+	const ferry_run list = list_of(block_->entry[entry_]);
+	const unsigned int *places = places_of(block_->entry[entry_]);
+	runs[0] = folio_of(list, places, folio_);
+	const unsigned int nr = linux_restore_list(list.pfn, list.order, places + folio_,
+						   std::min(room, list.count - folio_));
+	for (unsigned int i = 1; i < nr; ++i)
+		runs[i] = folio_of(list, places, folio_ + i);
+	return nr;
+}
+
+Result<unsigned int> ferry_runs_in::next(ferry_run *runs, unsigned int room)
 {
 	if (!taken_)
 		TRY(take_blocks());
-	if (at_ == nr_) {
-		if (!block_)
-			return std::optional<ferry_run>{};
-		restore_ahead();
+	if (!block_)
+		return 0u;
+	const unsigned int nr = restore(runs, room);
+	if (nr) {
+		advance(nr);
+		return nr;
 	}
-	const ferry_run &run = ahead_[at_++];
-	if (at_ <= ok_)
-		return std::optional{run};
-	// Two runs of one chain, or of two, may claim the same page. What follows
-	// is not restored yet.
-	ok_ = at_ + linux_restore(ahead_ + at_, nr_ - at_);
-	log_err("pages from %#llx were given to somebody else already", run.pfn);
+	// Two runs of one chain, or of two, may claim the same page.
+	log_err("pages from %#llx were given to somebody else already", runs[0].pfn);
+	advance(1);
 	return fail(Errno::Io);
 }
 
@@ -645,10 +686,11 @@ ferry_runs_in::~ferry_runs_in()
 	// Nothing to take, or not to be taken, is no loss.
 	if (!taken_)
 		static_cast<void>(take_blocks().has_value());
-	while (block_ || at_ != nr_) {
-		auto run = next();
-		if (run.has_value() && run->has_value())
-			linux_release((*run)->pfn, (*run)->count, (*run)->order);
+	while (block_) {
+		ferry_run runs[LINUX_MAX_RUNS];
+		const unsigned int nr = next(runs, LINUX_MAX_RUNS).value_or(0);
+		for (unsigned int i = 0; i < nr; ++i)
+			linux_release(runs[i].pfn, runs[i].count, runs[i].order);
 	}
 	unsigned long long phys = ref_.blocks ? ref_.first : 0;
 	while (phys) {

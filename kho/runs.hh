@@ -13,12 +13,6 @@
 
 namespace kho {
 
-// Where in a block: an entry, and in a list one of its folios.
-struct Place {
-	unsigned int entry = 0;
-	unsigned int folio = 0;
-};
-
 inline ferry_run_entry encode(const ferry_run &run)
 {
 	return {
@@ -32,9 +26,6 @@ inline ferry_run_entry encode(const ferry_run &run)
 }
 
 ferry_run decode(const ferry_run_entry &entry);
-// The runs from a place on, as many as fit, and the place after them; their number. 0
-// before the end: there is a malformed list.
-unsigned int decode(const ferry_runs_block &block, Place &at, ferry_run (&runs)[LINUX_MAX_RUNS]);
 unsigned int checksum(const ferry_runs_block &block);
 
 // Pages of 4 KiB in a run.
@@ -137,8 +128,8 @@ struct ferry_runs_in {
 	ferry_runs_in(const ferry_runs_in &) = delete;
 	ferry_runs_in &operator=(const ferry_runs_in &) = delete;
 
-	// The next run, with its pages; nothing at the end.
-	ferry::Result<std::optional<ferry_run>> next();
+	// The next runs, with their pages; 0 at the end.
+	ferry::Result<unsigned int> next(ferry_run *runs, unsigned int room);
 	// Leaves everything to a later create(). Not after next().
 	void leave()
 	{
@@ -147,13 +138,13 @@ struct ferry_runs_in {
 
     private:
 	ferry::Result<void> take_blocks();
-	void restore_ahead();
+	unsigned int restore(ferry_run *runs, unsigned int room);
+	void advance(unsigned int nr);
 
 	ferry_bulk ref_; // zeros when there are no blocks, or they are not ours
 	bool taken_ = false; // the blocks
-	const ferry_runs_block *block_ = nullptr; // null at the end
-	kho::Place place_;
-	// Runs that wait for next(), from at_ on. The first ok_ are restored.
-	ferry_run ahead_[LINUX_MAX_RUNS];
-	unsigned int at_ = 0, nr_ = 0, ok_ = 0;
+	// Where the next run is: a block, null at the end; an entry, and in a list one of
+	// its folios.
+	const ferry_runs_block *block_ = nullptr;
+	unsigned int entry_ = 0, folio_ = 0;
 };

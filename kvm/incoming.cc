@@ -732,11 +732,18 @@ Result<void> insert(file *gmem, const ferry_run &run, unsigned long long bytes)
 
 Result<void> fill(ferry_luo_file *self, file *gmem, ferry_runs_in *pages, unsigned long long bytes)
 {
-	ferry_run run;
+	ferry_run runs[8];
 	unsigned long long done = 0;
-	while (TRY(check(ferry_runs_next(pages, &run)))) {
-		TRY(insert(gmem, run, bytes));
-		done += run.count;
+	while (const unsigned int nr = TRY(check(ferry_runs_next(pages, runs, std::size(runs))))) {
+		unsigned int at = 0;
+		ferry::Undo drop{[&] {
+			while (at < nr)
+				linux_gmem_free(&runs[at++]);
+		}};
+		while (at < nr) {
+			done += runs[at].count;
+			TRY(insert(gmem, runs[at++], bytes));
+		}
 		ferry_luo_progress(self, done * 4096, 0);
 	}
 	return {};

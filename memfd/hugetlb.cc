@@ -207,7 +207,7 @@ class Pages {
 			return;
 		ferry_run run;
 		// A run that is lost is not the end.
-		while (int got = ferry_runs_next(in_, &run)) {
+		while (int got = ferry_runs_next(in_, &run, 1)) {
 			if (got > 0)
 				give_to_pool(run);
 		}
@@ -229,7 +229,7 @@ class Pages {
 
 	Result<bool> next(ferry_run &run)
 	{
-		return TRY(check(ferry_runs_next(in_, &run))) != 0;
+		return TRY(check(ferry_runs_next(in_, &run, 1))) != 0;
 	}
 	// Everything stays for another open().
 	void leave()

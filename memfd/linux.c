@@ -527,9 +527,14 @@ int linux_shmem_create(const struct linux_shmem_attrs *attrs, struct file **made
 int linux_shmem_reserve(struct file *file, unsigned long long pages,
 			struct linux_shmem_room *room)
 {
-	/* More than may be committed to is as bad as more than there is. */
-	if (shmem_reserve_room(file_inode(file), pages, &room->memcg))
+	room->runs = kvmalloc_objs(*room->runs, LINUX_SHMEM_RUNS);
+	if (!room->runs)
 		return -ENOMEM;
+	/* More than may be committed to is as bad as more than there is. */
+	if (shmem_reserve_room(file_inode(file), pages, &room->memcg)) {
+		kvfree(room->runs);
+		return -ENOMEM;
+	}
 	room->pages = pages;
 	room->total = pages;
 	return 0;
@@ -538,6 +543,7 @@ int linux_shmem_reserve(struct file *file, unsigned long long pages,
 void linux_shmem_settle(struct file *file, struct linux_shmem_room *room)
 {
 	shmem_settle_room(file_inode(file), room->total, room->pages, room->memcg);
+	kvfree(room->runs);
 }
 
 static bool written(const struct ferry_run *run)
@@ -610,7 +616,7 @@ static int insert_unwritten(struct file *file, const struct ferry_run *run,
 int linux_shmem_insert(struct file *file, const struct ferry_run *run, unsigned int nr,
 		       struct linux_shmem_room *room)
 {
-	struct shmem_run runs[LINUX_SHMEM_RUNS];
+	struct shmem_run *runs = room->runs;
 	unsigned int i, first = 0;
 	int err = 0;
 

@@ -243,12 +243,14 @@ int (linux_shmem_create)(const struct linux_shmem_attrs *attrs, struct file **fi
  * struct linux_shmem_room - what a file may take in, paid in advance
  * @pages: that are left, of 4 KiB
  * @total: that there were
- * @memcg: for linux.c
+ * @memcg: for linux.c, as is
+ * @runs:  room for LINUX_SHMEM_RUNS of the kernel's
  */
 struct linux_shmem_room {
 	unsigned long long pages;
 	unsigned long long total;
 	struct mem_cgroup *memcg;
+	struct shmem_run *runs;
 };
 
 /**
@@ -267,7 +269,8 @@ int (linux_shmem_reserve)(struct file *file, unsigned long long pages,
 /* Gives back what is left of it. */
 void (linux_shmem_settle)(struct file *file, struct linux_shmem_room *room);
 
-#define LINUX_SHMEM_RUNS	32
+/* As many folios as are added with one lock, if each is a run. */
+#define LINUX_SHMEM_RUNS	512
 
 /**
  * linux_shmem_insert - give runs of folios to a file

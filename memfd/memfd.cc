@@ -325,7 +325,7 @@ class Incoming {
 
     private:
 	Result<void> take_all(ferry_runs_in *pages);
-	Result<void> take(const ferry_run &run);
+	Result<void> check_from(unsigned int first);
 	Result<void> insert();
 	void drop();
 
@@ -355,26 +355,29 @@ void Incoming::drop()
 		linux_shmem_free(&run_[--nr_]);
 }
 
-Result<void> Incoming::take(const ferry_run &run)
+// Runs of the list that were just taken.
+Result<void> Incoming::check_from(unsigned int first)
 {
-	if (const char *fault = fault_of(run, size_)) {
-		log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s", size_,
-			run.count, run.index, fault);
-		linux_shmem_free(&run);
-		return fail(Errno::BadMsg);
+	for (unsigned int i = first; i < nr_; ++i) {
+		if (const char *fault = fault_of(run_[i], size_)) {
+			log_err("a memfd of %llu bytes: the run of %u folios at page %llu %s",
+				size_, run_[i].count, run_[i].index, fault);
+			return fail(Errno::BadMsg);
+		}
+		done_ += pages_of(run_[i]);
 	}
-	run_[nr_++] = run;
-	done_ += pages_of(run);
-	if (nr_ == LINUX_SHMEM_RUNS)
-		return insert();
 	return {};
 }
 
 Result<void> Incoming::take_all(ferry_runs_in *pages)
 {
-	ferry_run run;
-	while (TRY(check(ferry_runs_next(pages, &run))))
-		TRY(take(run));
+	while (const unsigned int got =
+		       TRY(check(ferry_runs_next(pages, run_ + nr_, LINUX_SHMEM_RUNS - nr_)))) {
+		nr_ += got;
+		TRY(check_from(nr_ - got));
+		if (nr_ == LINUX_SHMEM_RUNS)
+			TRY(insert());
+	}
 	return nr_ ? insert() : Result<void>{};
 }
 
@@ -408,7 +411,9 @@ Result<struct file *> retrieve(ferry_node state, bool &taken, ferry_luo_file *se
 	struct file *file;
 	auto result = check_status(linux_shmem_create(&attrs, &file));
 	if (result.has_value()) {
-		result = Incoming{file, record.size, self}.fill(pages, bulk.pages);
+		auto incoming = ferry::make<Incoming>(file, record.size, self);
+		result = incoming.has_value() ? (*incoming)->fill(pages, bulk.pages)
+					      : fail(incoming.error());
 		if (result.has_value())
 			return file;
 		linux_shmem_put(file);

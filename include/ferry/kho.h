@@ -160,15 +160,17 @@ int (ferry_runs_open)(const struct ferry_bulk *ref, const char *what,
 		      struct ferry_runs_in **in);
 
 /**
- * ferry_runs_next - take the next run out of the list
+ * ferry_runs_next - take the next runs out of the list
+ * @run:  set to them
+ * @room: for so many, at least 1
  *
- * Its pages now belong to the caller: folios of the run's order, each with one
+ * Their pages now belong to the caller: folios of the run's order, each with one
  * reference.
  *
- * Return: 1, 0 at the end, or -EIO when the kernel would not restore a page;
- * the run is lost then, and the walk can go on.
+ * Return: how many runs, 0 at the end, or -EIO when the kernel would not restore
+ * a page of the next run; that run is lost then, and the walk can go on.
  */
-int (ferry_runs_next)(struct ferry_runs_in *in, struct ferry_run *run);
+int (ferry_runs_next)(struct ferry_runs_in *in, struct ferry_run *run, unsigned int room);
 
 /**
  * ferry_runs_leave - leave everything where it is, for another ferry_runs_open()

@@ -12,7 +12,7 @@ namespace {
 void take_all(ferry_runs_in *in, bool some)
 {
 	ferry_run run;
-	for (int result; (result = ferry_runs_next(in, &run));) {
+	for (int result; (result = ferry_runs_next(in, &run, 1));) {
 		if (result != 1)
 			continue;
 		linux_release(run.pfn, run.count, run.order);

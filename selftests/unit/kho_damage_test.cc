@@ -186,7 +186,7 @@ TEST_F(KhoDamagedList, AFolioThatIsThereTwiceIsGivenOnce)
 		  0);
 	unsigned int got = 0, lost = 0;
 	ferry_run run;
-	while (int result = ferry_runs_next(in, &run)) {
+	while (int result = ferry_runs_next(in, &run, 1)) {
 		lost += result < 0;
 		got += result > 0;
 		if (result > 0)
@@ -297,7 +297,7 @@ TEST_F(KhoDamage, OverlappingRunsAreGivenOutOnce)
 	}
 	ferry_run run;
 	int given = 0, lost = 0, result;
-	while ((result = ferry_runs_next(in, &run))) {
+	while ((result = ferry_runs_next(in, &run, 1))) {
 		given += result == 1;
 		lost += result == -EIO;
 		if (result == 1)
@@ -328,7 +328,7 @@ TEST_F(KhoDamage, ARunOfItsOwnBlockIsNotGivenOut)
 		return;
 	}
 	ferry_run run;
-	for (int result; (result = ferry_runs_next(in, &run));) {
+	for (int result; (result = ferry_runs_next(in, &run, 1));) {
 		if (result != 1)
 			continue;
 		EXPECT_NE(run.pfn, block) << "the block was given away";

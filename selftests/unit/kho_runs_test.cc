@@ -70,8 +70,8 @@ TEST_F(KhoRuns, EmptyList)
 	ferry_runs_in *in = nullptr;
 	ASSERT_EQ(ferry_runs_open(&ref, "test", &in), 0);
 	ferry_run run;
-	EXPECT_EQ(ferry_runs_next(in, &run), 0);
-	EXPECT_EQ(ferry_runs_next(in, &run), 0);
+	EXPECT_EQ(ferry_runs_next(in, &run, 1), 0);
+	EXPECT_EQ(ferry_runs_next(in, &run, 1), 0);
 	ferry_runs_close(in);
 }
 
@@ -640,7 +640,7 @@ TEST_F(KhoRuns, CloseFreesWhatWasNotTaken)
 	ASSERT_EQ(ferry_runs_open(&ref, "test", &in), 0);
 	ferry_run run;
 	for (int i = 0; i < 100; ++i)
-		ASSERT_EQ(ferry_runs_next(in, &run), 1);
+		ASSERT_EQ(ferry_runs_next(in, &run, 1), 1);
 	ferry_runs_close(in);
 	EXPECT_EQ(fake::waiting(), 0u);
 	EXPECT_EQ(fake::counters()["restored folios"], 100);
@@ -660,11 +660,11 @@ TEST_F(KhoRuns, ARunThatIsNotRestoredIsLostAlone)
 	fake::fail_restore = true;
 	fake::arm(3);
 	ferry_run run;
-	ASSERT_EQ(ferry_runs_next(in, &run), 1);
-	EXPECT_EQ(ferry_runs_next(in, &run), -EIO);
+	ASSERT_EQ(ferry_runs_next(in, &run, 1), 1);
+	EXPECT_EQ(ferry_runs_next(in, &run, 1), -EIO);
 	fake::disarm();
 	int left = 0;
-	while (ferry_runs_next(in, &run) == 1)
+	while (ferry_runs_next(in, &run, 1) == 1)
 		++left;
 	EXPECT_EQ(left, 8);
 	ferry_runs_close(in);

@@ -104,7 +104,7 @@ class Kho : public testing::Test {
 	{
 		Runs all;
 		ferry_run run;
-		while (ferry_runs_next(in, &run) == 1)
+		while (ferry_runs_next(in, &run, 1) == 1)
 			all.push_back(run);
 		return all;
 	}

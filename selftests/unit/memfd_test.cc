@@ -204,15 +204,16 @@ int ferry_runs_open(const struct ferry_bulk *ref, const char *, struct ferry_run
 	return 0;
 }
 
-int ferry_runs_next(struct ferry_runs_in *in, struct ferry_run *run)
+int ferry_runs_next(struct ferry_runs_in *in, struct ferry_run *run, unsigned int room)
 {
-	if (in->at == in->runs.size())
-		return 0;
-	*run = in->runs[in->at++];
-	if (in->at - 1 != kho.lost)
-		return 1;
-	linux_shmem_free(run);
-	return -EIO;
+	if (in->at != in->runs.size() && in->at == kho.lost) {
+		linux_shmem_free(&in->runs[in->at++]);
+		return -EIO;
+	}
+	unsigned int nr = 0;
+	while (nr < room && in->at != in->runs.size() && in->at != kho.lost)
+		run[nr++] = in->runs[in->at++];
+	return static_cast<int>(nr);
 }
 
 void ferry_runs_leave(struct ferry_runs_in *in)
@@ -1014,7 +1015,7 @@ TEST_F(MemfdTest, CanBeTriedAgainWhenThereIsNoRoom)
 
 TEST_F(MemfdTest, TakesMoreRunsThanFitOnce)
 {
-	Shmem old{1 << 20};
+	Shmem old{5 * LINUX_SHMEM_RUNS * 4096ull};
 	for (Index index = 0; index < 5 * LINUX_SHMEM_RUNS; index += 2) {
 		Folio &folio = old.add(index);
 		folio.uptodate = index % 3;

@@ -377,6 +377,16 @@ unsigned int linux_count_preserved(const struct ferry_run *run, unsigned int nr)
 	return nr;
 }
 
+unsigned int linux_count_preserved_list(unsigned long long pfn, unsigned int order,
+					const unsigned int *place, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (!is_preserved(pfn + (Pfn{place[i]} << order), 1, order))
+			return i;
+	}
+	return nr;
+}
+
 static bool restore_one(unsigned long long pfn, unsigned int count, unsigned int order)
 {
 	if (!is_preserved(pfn, count, order) || (fail_restore && inject("linux_restore")))
@@ -397,6 +407,16 @@ unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
 		bug("%u runs are restored at a time", nr);
 	for (unsigned int i = 0; i < nr; ++i) {
 		if (!restore_one(run[i].pfn, run[i].count, run[i].order))
+			return i;
+	}
+	return nr;
+}
+
+unsigned int linux_restore_list(unsigned long long pfn, unsigned int order,
+				const unsigned int *place, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; ++i) {
+		if (!restore_one(pfn + (Pfn{place[i]} << order), 1, order))
 			return i;
 	}
 	return nr;
