@@ -57,15 +57,17 @@ Result<void> OldPages::take(ferry_runs_in *list, unsigned long long runs)
 	runs_ = static_cast<ferry_run *>(ferry_alloc(bytes));
 	if (!runs_)
 		return fail(Errno::NoMem);
-	ferry_run run;
-	while (TRY(check(ferry_runs_next(list, &run, 1)))) {
-		if (run.order) {
-			linux_free_pages(&run);
-			return fail(Errno::BadMsg);
-		}
-		runs_[nr_runs_++] = run;
-		nr_pages_ += run.count;
+	while (nr_runs_ < runs) {
+		const auto room = static_cast<unsigned int>(
+			std::min<unsigned long long>(runs - nr_runs_, 512));
+		const unsigned int got = TRY(check(ferry_runs_next(list, runs_ + nr_runs_, room)));
+		if (!got)
+			break;
+		for (const unsigned long long end = nr_runs_ + got; nr_runs_ < end; ++nr_runs_)
+			nr_pages_ += runs_[nr_runs_].count;
 	}
+	if (std::any_of(runs_, runs_ + nr_runs_, [](const ferry_run &run) { return run.order; }))
+		return fail(Errno::BadMsg);
 	// kho.ko gives each page once: they do not overlap.
 	std::sort(runs_, runs_ + nr_runs_,
 		  [](const ferry_run &a, const ferry_run &b) { return a.pfn < b.pfn; });

@@ -102,21 +102,24 @@ Result<void *> load_blob(const ferry_bulk &ref, const char *what, std::size_t ma
 	// The pages come in the order of their indices, or this is no blob.
 	unsigned long long index = 0;
 	for (;;) {
-		ferry_run run;
-		const auto taken = in->next(&run, 1);
+		ferry_run runs[LINUX_MAX_RUNS];
+		const auto taken = in->next(runs, LINUX_MAX_RUNS);
 		if (taken.has_value() && !*taken)
 			return data;
-		const bool fits = taken.has_value() && run.index == index && !run.order;
-		if (fits)
-			copy_run(data + index * LINUX_PAGE_SIZE, run);
-		if (taken.has_value())
+		bool fits = taken.has_value();
+		for (unsigned int i = 0; i < taken.value_or(0); ++i) {
+			const ferry_run &run = runs[i];
+			fits = fits && run.index == index && !run.order;
+			if (fits)
+				copy_run(data + index * LINUX_PAGE_SIZE, run);
+			index += run.count;
 			linux_release(run.pfn, run.count, run.order);
+		}
 		if (!fits) {
 			log_err("%s: its pages are not in order", what);
 			ferry_free(data);
 			return fail(Errno::BadMsg);
 		}
-		index += run.count;
 	}
 }
 

@@ -650,8 +650,9 @@ void ferry_runs_in::advance(unsigned int nr)
 unsigned int ferry_runs_in::restore(ferry_run *runs, unsigned int room)
 {
 	if (!is_list(*block_, entry_)) {
-		const unsigned int nr = decode_entries(*block_, entry_, block_->nr, runs,
-						       std::min(room, LINUX_MAX_RUNS + 0u));
+		const unsigned int nr =
+			decode_entries(*block_, entry_, block_->nr, runs,
+				       std::min<unsigned int>(room, LINUX_MAX_RUNS));
 		return linux_restore(runs, nr);
 	}
 	const ferry_run list = list_of(block_->entry[entry_]);

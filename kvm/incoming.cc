@@ -730,9 +730,11 @@ Result<void> insert(file *gmem, const ferry_run &run, unsigned long long bytes)
 	return done;
 }
 
-Result<void> fill(ferry_luo_file *self, file *gmem, ferry_runs_in *pages, unsigned long long bytes)
+// Not part of its caller, which has enough on the stack.
+[[gnu::noinline]] Result<void> fill(ferry_luo_file *self, file *gmem, ferry_runs_in *pages,
+				    unsigned long long bytes)
 {
-	ferry_run runs[8];
+	ferry_run runs[32];
 	unsigned long long done = 0;
 	while (const unsigned int nr = TRY(check(ferry_runs_next(pages, runs, std::size(runs))))) {
 		unsigned int at = 0;

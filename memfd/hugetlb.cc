@@ -206,9 +206,12 @@ class Pages {
 		if (!in_)
 			return;
 		ferry_run run;
-		// A run that is lost is not the end.
-		while (int got = ferry_runs_next(in_, &run, 1)) {
-			if (got > 0)
+		for (;;) {
+			const auto more = next(run);
+			if (more.has_value() && !*more)
+				break;
+			// A run that is lost is not the end.
+			if (more.has_value())
 				give_to_pool(run);
 		}
 		ferry_runs_close(in_);
@@ -229,9 +232,16 @@ class Pages {
 
 	Result<bool> next(ferry_run &run)
 	{
-		return TRY(check(ferry_runs_next(in_, &run, 1))) != 0;
+		if (at_ == nr_) {
+			at_ = nr_ = 0;
+			nr_ = TRY(check(ferry_runs_next(in_, ahead_, std::size(ahead_))));
+			if (!nr_)
+				return false;
+		}
+		run = ahead_[at_++];
+		return true;
 	}
-	// Everything stays for another open().
+	// Everything stays for another open(). Not after next().
 	void leave()
 	{
 		ferry_runs_leave(std::exchange(in_, nullptr));
@@ -239,6 +249,9 @@ class Pages {
 
     private:
 	ferry_runs_in *in_;
+	// Runs that were taken, and wait for next().
+	ferry_run ahead_[32];
+	unsigned int at_ = 0, nr_ = 0;
 };
 
 // Of a run that the file cannot take; null if it can.

@@ -167,8 +167,10 @@ int (ferry_runs_open)(const struct ferry_bulk *ref, const char *what,
  * Their pages now belong to the caller: folios of the run's order, each with one
  * reference.
  *
- * Return: how many runs, 0 at the end, or -EIO when the kernel would not restore
- * a page of the next run; that run is lost then, and the walk can go on.
+ * Return: how many runs, also fewer than there is room for; 0 at the end; -EIO
+ * when the kernel would not restore a page of the next run; that run is lost then,
+ * and the walk can go on. -EBADMSG: the list is somebody else's by now, and nothing
+ * comes of it.
  */
 int (ferry_runs_next)(struct ferry_runs_in *in, struct ferry_run *run, unsigned int room);
 

@@ -9,15 +9,15 @@
 
 namespace {
 
-void take_all(ferry_runs_in *in, bool some)
+void take_all(ferry_runs_in *in, unsigned int room, bool some)
 {
-	ferry_run run;
-	for (int result; (result = ferry_runs_next(in, &run, 1));) {
-		if (result != 1)
-			continue;
-		linux_release(run.pfn, run.count, run.order);
-		if (some && run.index & 1)
-			break;
+	ferry_run runs[64];
+	bool stop = false;
+	for (int got; !stop && (got = ferry_runs_next(in, runs, room));) {
+		for (int i = 0; i < got; ++i) {
+			linux_release(runs[i].pfn, runs[i].count, runs[i].order);
+			stop |= some && runs[i].index & 1;
+		}
 	}
 }
 
@@ -43,7 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char *data, std::size_t siz
 
 	ferry_runs_in *in = nullptr;
 	if (!ferry_runs_open(&ref, "fuzz", &in))
-		take_all(in, flags & 64);
+		take_all(in, 1 + flags % 64, flags & 64);
 	ferry_runs_close(in);
 
 	void *blob = nullptr;

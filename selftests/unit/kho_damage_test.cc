@@ -142,10 +142,12 @@ class KhoDamagedList : public KhoDamage {
 		return err;
 	}
 
-	void refuse_list(const char *why, const Damage &damage)
+	void refuse_list(const char *why, const Damage &damage, const char *message = nullptr)
 	{
 		SCOPED_TRACE(why);
 		EXPECT_EQ(open_with(damage), -EBADMSG);
+		if (message)
+			EXPECT_TRUE(fake::logged(FERRY_ERR, message)) << fake::log_text();
 		fake::power_off();
 	}
 };
@@ -174,27 +176,40 @@ TEST_F(KhoDamagedList, IsRefused)
 	refuse_list("not memory", [](Block, Head, Places p) { p[0] = ~0u; });
 	refuse_list("page 0", [](Block, Head, Places p) { p[0] = 0; });
 	refuse_list("elsewhere", [](Block, Head h, Places) { h.where |= 1ull << 47; });
+	refuse_list(
+		"behind all memory",
+		[](Block, Head h, Places) { h.where |= (1ull << FERRY_RUN_PFN_BITS) - 1; },
+		"a malformed run");
+	refuse_list(
+		"of large folios, not aligned in memory",
+		[](Block, Head h, Places) { h.where |= 2ull << order_bit | 1; }, "a malformed run");
+	refuse_list(
+		"of large folios, not aligned in the file",
+		[](Block, Head h, Places) { h.where |= 2ull << order_bit; }, "a malformed run");
 	refuse_list("beyond the file", [](Block, Head h, Places) { h.what |= one - 1; });
 }
 
 TEST_F(KhoDamagedList, AFolioThatIsThereTwiceIsGivenOnce)
 {
-	ferry_runs_in *in = nullptr;
-	ASSERT_EQ(open([](ferry_runs_block &, ferry_run_entry &,
-			  unsigned int *place) { place[7] = place[2]; },
-		       &in),
-		  0);
-	unsigned int got = 0, lost = 0;
-	ferry_run run;
-	while (int result = ferry_runs_next(in, &run, 1)) {
-		lost += result < 0;
-		got += result > 0;
-		if (result > 0)
-			linux_release(run.pfn, run.count, run.order);
+	auto twice = [](ferry_runs_block &, ferry_run_entry &, unsigned int *place) {
+		place[7] = place[2];
+	};
+	for (unsigned int room : {1, 3, 512}) {
+		SCOPED_TRACE(room);
+		ferry_runs_in *in = nullptr;
+		ASSERT_EQ(open(twice, &in), 0);
+		unsigned int lost = 0;
+		Runs taken = take(in, room, &lost);
+		EXPECT_EQ(lost, 1u);
+		ASSERT_EQ(taken.size(), 10u);
+		EXPECT_EQ(taken[7].index, 7u);
+		EXPECT_EQ(taken[8].index, 9u);
+		release(taken);
+		ferry_runs_close(in);
+		fake::power_off();
 	}
-	EXPECT_EQ(got, 10u);
-	EXPECT_EQ(lost, 1u);
-	ferry_runs_close(in);
+	// What is given out already does not keep the others from being freed.
+	EXPECT_EQ(open_with(twice), 0);
 	fake::power_off();
 }
 
@@ -295,16 +310,11 @@ TEST_F(KhoDamage, OverlappingRunsAreGivenOutOnce)
 		EXPECT_EQ(err, -EBADMSG);
 		return;
 	}
-	ferry_run run;
-	int given = 0, lost = 0, result;
-	while ((result = ferry_runs_next(in, &run, 1))) {
-		given += result == 1;
-		lost += result == -EIO;
-		if (result == 1)
-			linux_release(run.pfn, run.count, run.order);
-	}
-	EXPECT_EQ(given, 2);
-	EXPECT_EQ(lost, 1);
+	unsigned int lost = 0;
+	Runs taken = take(in, 512, &lost);
+	EXPECT_EQ(taken.size(), 2u);
+	EXPECT_EQ(lost, 1u);
+	release(taken);
 	ferry_runs_close(in);
 }
 

@@ -99,13 +99,19 @@ class Kho : public testing::Test {
 		return all;
 	}
 
-	// Takes every run of a list out of it.
-	static Runs take(ferry_runs_in *in)
+	// Takes every run of a list out of it, up to `room` at a time; counts those that
+	// are lost.
+	static Runs take(ferry_runs_in *in, unsigned int room = 512, unsigned int *lost = nullptr)
 	{
-		Runs all;
-		ferry_run run;
-		while (ferry_runs_next(in, &run, 1) == 1)
-			all.push_back(run);
+		Runs all, some(room);
+		while (int got = ferry_runs_next(in, some.data(), room)) {
+			if (got < 0 && !lost)
+				ADD_FAILURE() << "a run is lost: " << got;
+			if (got < 0 && lost)
+				++*lost;
+			EXPECT_LE(got, int(room));
+			all.insert(all.end(), some.begin(), some.begin() + std::max(got, 0));
+		}
 		return all;
 	}
 

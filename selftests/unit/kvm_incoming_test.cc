@@ -1191,6 +1191,14 @@ TEST_F(KvmDamage, RefusesRunsThatAGuestMemfdCannotTake)
 		EXPECT_TRUE(fake::logged(FERRY_ERR, "a guest_memfd of 524288 bytes: the run of"));
 		finish_carried();
 	}
+	// What was taken along with it is freed, whatever that is.
+	carried.gmems[0].runs = {{fake::first_folio + 512, 16, 1, 2, 0},
+				 {fake::first_folio + 256, 5, 3, 0, 0},
+				 {fake::first_folio + 520, 20, 2, 2, 0}};
+	for (unsigned int i = 0; i < 40; ++i)
+		carried.gmems[0].runs.push_back({fake::first_folio + 300 + 2 * i, 30 + i, 1, 0, 0});
+	EXPECT_EQ(retrieve_carried({VM, GMEM}), -EBADMSG) << fake::log_text();
+	finish_carried();
 }
 
 TEST_F(KvmDamage, RefusesRecordsThatKvmDoes)

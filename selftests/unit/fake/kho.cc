@@ -380,6 +380,8 @@ unsigned int linux_count_preserved(const struct ferry_run *run, unsigned int nr)
 unsigned int linux_count_preserved_list(unsigned long long pfn, unsigned int order,
 					const unsigned int *place, unsigned int nr)
 {
+	if (!nr)
+		bug("an empty list is looked for");
 	for (unsigned int i = 0; i < nr; ++i) {
 		if (!is_preserved(pfn + (Pfn{place[i]} << order), 1, order))
 			return i;
@@ -403,7 +405,7 @@ static bool restore_one(unsigned long long pfn, unsigned int count, unsigned int
 
 unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
 {
-	if (nr > LINUX_MAX_RUNS)
+	if (!nr || nr > LINUX_MAX_RUNS)
 		bug("%u runs are restored at a time", nr);
 	for (unsigned int i = 0; i < nr; ++i) {
 		if (!restore_one(run[i].pfn, run[i].count, run[i].order))
@@ -415,6 +417,8 @@ unsigned int linux_restore(const struct ferry_run *run, unsigned int nr)
 unsigned int linux_restore_list(unsigned long long pfn, unsigned int order,
 				const unsigned int *place, unsigned int nr)
 {
+	if (!nr)
+		bug("an empty list is restored");
 	for (unsigned int i = 0; i < nr; ++i) {
 		if (!restore_one(pfn + (Pfn{place[i]} << order), 1, order))
 			return i;
