@@ -250,9 +250,10 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char *data, std::size_t siz
 			fake::close(fd);
 	}
 	// What is in use stays, on purpose.
-	for (unsigned int i = 0; i < pages; ++i) {
-		if (fake::owns(tables + i) && !(head.how & with_orders))
-			linux_release(tables + i, 1, 0);
+	const unsigned int order = head.how & with_orders ? 2 : 0;
+	for (unsigned int i = 0; i < pages; i += 1u << order) {
+		if (fake::owns(tables + i))
+			linux_release(tables + i, 1, order);
 	}
 	iommu_module_exit();
 	luo_module_exit();
