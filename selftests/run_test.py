@@ -134,6 +134,13 @@ class Machines(unittest.TestCase):
             self.assertEqual(self.run_on("carry", (6, self.WRONG[1]), self.FINE)[2], 1)
             self.assertEqual(self.run_on("carry", (6, hung[1] + "[    1.000000] BUG: KASAN: x\n"), self.FINE)[2], 1)
 
+    def test_a_machine_that_does_not_come_to_its_first_case(self):
+        verdicts, remark, machines = self.run_on("tools", (6, "nothing\n"), self.FINE)
+        self.assertEqual(machines, 2)
+        self.assertIn("hung before its first case", remark)
+        self.assertEqual(self.run_on("tools", (6, console("ok 1 a")), self.FINE)[2], 1)
+        self.assertEqual(self.run_on("tools", (6, "[    1.000000] BUG: KASAN: x\n"), self.FINE)[2], 1)
+
     def test_a_machine_without_cases(self):
         self.assertEqual(self.run_on("carry", (0, "nothing\n"), self.FINE), ({"not ok"}, "", 1))
 
