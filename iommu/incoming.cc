@@ -47,7 +47,7 @@ void incoming_destroy()
 OldPages::~OldPages()
 {
 	for (unsigned long long i = 0; i < nr_runs_ && !abandoned_; ++i)
-		linux_free_pages(&runs_[i]);
+		ferry_run_free(&runs_[i]);
 	ferry_free(runs_);
 }
 

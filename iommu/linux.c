@@ -214,22 +214,6 @@ int linux_file_page(struct file *file, unsigned long long index, unsigned long l
 	return 0;
 }
 
-void linux_free_pages(const struct ferry_run *run)
-{
-	unsigned int i;
-
-	/* Only hugetlb knows how to free such a folio; damaged data names one. */
-	if (run->order > MAX_PAGE_ORDER) {
-		pr_err_ratelimited("%u folios of order %u are lost: nobody here can free them\n",
-				   run->count, run->order);
-		return;
-	}
-	for (i = 0; i < run->count; i++) {
-		folio_put(pfn_folio(run->pfn + ((unsigned long)i << run->order)));
-		cond_resched();
-	}
-}
-
 /* ---- devices, on the way out ---- */
 
 /* Of the driver of its IOMMU; NULL: there is none that can. */

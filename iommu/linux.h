@@ -114,9 +114,6 @@ const unsigned long long *(linux_table_page)(unsigned long long phys);
 int (linux_file_page)(struct file *file, unsigned long long index, unsigned long long *pfn,
 		      unsigned long long *count);
 
-/* Frees folios that ferry_runs_next() gave, each with one reference; @run->index is not looked at. */
-void (linux_free_pages)(const struct ferry_run *run);
-
 /* ---- devices, on the way out ---- */
 
 #define LINUX_PASID_WORDS	8

@@ -21,6 +21,7 @@ EXPORT_SYMBOL_NS_GPL(ferry_runs_walk, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_destroy, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_open, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_next, "FERRY");
+EXPORT_SYMBOL_NS_GPL(ferry_run_free, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_leave, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_runs_close, "FERRY");
 EXPORT_SYMBOL_NS_GPL(ferry_blob_save, "FERRY");

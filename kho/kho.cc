@@ -354,6 +354,11 @@ int ferry_runs_next(ferry_runs_in *in, ferry_run *run, unsigned int room)
 	return next.has_value() ? static_cast<int>(*next) : ferry::to_errno(next);
 }
 
+void ferry_run_free(const ferry_run *run)
+{
+	linux_release(run->pfn, run->count, run->order);
+}
+
 void ferry_runs_leave(ferry_runs_in *in)
 {
 	in->leave();

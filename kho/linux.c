@@ -119,8 +119,10 @@ void linux_release(unsigned long long pfn, unsigned int count, unsigned int orde
 				   count, order);
 		return;
 	}
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
 		folio_put(pfn_folio(pfn + ((unsigned long)i << order)));
+		cond_resched();
+	}
 }
 
 int linux_publish(const char *name, void *page, size_t size)

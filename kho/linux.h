@@ -79,7 +79,7 @@ unsigned int (linux_count_preserved_list)(unsigned long long pfn, unsigned int o
 unsigned int (linux_restore_list)(unsigned long long pfn, unsigned int order,
 				  const unsigned int *place, unsigned int nr);
 
-/* Drops the reference that linux_restore() or linux_restore_list() gave for each folio. */
+/* Drops the reference that linux_restore() or linux_restore_list() gave for each folio. May sleep. */
 void (linux_release)(unsigned long long pfn, unsigned int count, unsigned int order);
 
 /* ---- the one page that the kernel's KHO knows ---- */

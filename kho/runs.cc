@@ -21,6 +21,7 @@ constexpr unsigned long long mask(unsigned int bits)
 }
 
 constexpr unsigned long long max_index = 1ull << FERRY_RUN_INDEX_BITS;
+constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
 constexpr unsigned int max_count = (1u << FERRY_RUN_COUNT_BITS) - 1;
 // A run of so many folios takes no less as an entry than in a list.
 constexpr unsigned int short_run = 4;
@@ -33,7 +34,6 @@ bool well_formed(const ferry_run &run)
 		return false;
 	if (!run.pfn || (run.pfn | run.index) & mask(run.order))
 		return false;
-	constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
 	// The length is below 2^42, so the sums do not overflow.
 	return run.pfn < max_pfn && run.index < max_index && run.pfn + pages_of(run) <= max_pfn &&
 	       run.index + pages_of(run) <= max_index;
@@ -478,15 +478,20 @@ int ferry_runs::walk(int (*visit)(void *, const ferry_run *), void *ctx) const
 	     block = block->next ? block_at(block->next) : nullptr) {
 		for (unsigned int at = 0; at < block->nr;) {
 			const ferry_run_entry &entry = block->entry[at];
-			const bool in_list = is_list(*block, at);
-			const ferry_run all = in_list ? list_of(entry) : decode(entry);
-			for (unsigned int i = 0; i < (in_list ? all.count : 1); ++i) {
-				const ferry_run run = in_list ? folio_of(all, places_of(entry), i)
-							      : all;
+			if (!is_list(*block, at)) {
+				const ferry_run run = decode(entry);
+				if (int stop = visit(ctx, &run))
+					return stop;
+				++at;
+				continue;
+			}
+			const ferry_run list = list_of(entry);
+			for (unsigned int i = 0; i < list.count; ++i) {
+				const ferry_run run = folio_of(list, places_of(entry), i);
 				if (int stop = visit(ctx, &run))
 					return stop;
 			}
-			at += in_list ? FERRY_RUN_LIST_ENTRIES(all.count) : 1;
+			at += FERRY_RUN_LIST_ENTRIES(list.count);
 		}
 	}
 	return open_ ? visit(ctx, &*open_) : 0;
@@ -523,7 +528,6 @@ const char *const not_preserved = "with a run of pages that were not preserved";
 // Checks a list, as well_formed() does each of its folios.
 const char *fault_of_list(const ferry_run &list, const unsigned int *places)
 {
-	constexpr unsigned long long max_pfn = 1ull << FERRY_RUN_PFN_BITS;
 	if (list.flags & FERRY_RUN_DESCENDING)
 		return malformed_list;
 	if (list.order > LINUX_MAX_ORDER || (list.pfn | list.index) & mask(list.order) ||
@@ -633,12 +637,15 @@ Result<void> ferry_runs_in::take_blocks()
 // Where the next run is, `nr` runs on: in this list or entry by entry.
 void ferry_runs_in::advance(unsigned int nr)
 {
-	if (!is_list(*block_, entry_)) {
+	if (is_list(*block_, entry_)) {
+		const unsigned int count = list_of(block_->entry[entry_]).count;
+		folio_ += nr;
+		if (folio_ == count) {
+			entry_ += FERRY_RUN_LIST_ENTRIES(count);
+			folio_ = 0;
+		}
+	} else {
 		entry_ += nr;
-	} else if (const unsigned int count = list_of(block_->entry[entry_]).count;
-		   (folio_ += nr) == count) {
-		entry_ += FERRY_RUN_LIST_ENTRIES(count);
-		folio_ = 0;
 	}
 	if (entry_ == block_->nr) {
 		block_ = block_->next ? block_at(block_->next) : nullptr;

@@ -720,7 +720,7 @@ Result<void> insert(file *gmem, const ferry_run &run, unsigned long long bytes)
 		log_err("a guest_memfd of %llu bytes: the run of %u pages of order %u at page %llu "
 			"makes no sense",
 			bytes, run.count, run.order, run.index);
-		linux_gmem_free(&run);
+		ferry_run_free(&run);
 		return fail(Errno::BadMsg);
 	}
 	auto done = check_status(linux_gmem_insert(gmem, &run));
@@ -740,7 +740,7 @@ Result<void> insert(file *gmem, const ferry_run &run, unsigned long long bytes)
 		unsigned int at = 0;
 		ferry::Undo drop{[&] {
 			while (at < nr)
-				linux_gmem_free(&runs[at++]);
+				ferry_run_free(&runs[at++]);
 		}};
 		while (at < nr) {
 			done += runs[at].count;

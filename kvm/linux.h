@@ -336,8 +336,6 @@ unsigned int (linux_gmem_find)(struct file *gmem, unsigned long long first,
  * Return: 0, -EEXIST, -ENOMEM; the file then has those up to there.
  */
 int (linux_gmem_insert)(struct file *gmem, const struct ferry_run *run);
-/* Frees each folio of a run of ferry_runs_next(), of whatever order. */
-void (linux_gmem_free)(const struct ferry_run *run);
 
 /* ---- the device ---- */
 

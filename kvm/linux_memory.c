@@ -281,19 +281,3 @@ int linux_gmem_insert(struct file *gmem, const struct ferry_run *run)
 	}
 	return err;
 }
-
-void linux_gmem_free(const struct ferry_run *run)
-{
-	unsigned int i;
-
-	/* Only hugetlb knows how to free such a folio; damaged data names one. */
-	if (run->order > MAX_PAGE_ORDER) {
-		pr_err_ratelimited("%u folios of order %u are lost: nobody here can free them\n",
-				   run->count, run->order);
-		return;
-	}
-	for (i = 0; i < run->count; i++) {
-		folio_put(pfn_folio(run->pfn + ((unsigned long)i << run->order)));
-		cond_resched();
-	}
-}

@@ -174,6 +174,9 @@ int (ferry_runs_open)(const struct ferry_bulk *ref, const char *what,
  */
 int (ferry_runs_next)(struct ferry_runs_in *in, struct ferry_run *run, unsigned int room);
 
+/* Frees the folios of a run of ferry_runs_next(), one that the caller cannot use. May sleep. */
+void (ferry_run_free)(const struct ferry_run *run);
+
 /**
  * ferry_runs_leave - leave everything where it is, for another ferry_runs_open()
  *

@@ -220,11 +220,6 @@ int linux_file_page(struct file *file, unsigned long long index, unsigned long l
 	return 0;
 }
 
-void linux_free_pages(const struct ferry_run *run)
-{
-	linux_release(run->pfn, run->count, run->order);
-}
-
 // ---- devices, on the way out ----
 
 int linux_device_look(struct device *dev, struct ferry_jump_device *is, unsigned long long *pasid)

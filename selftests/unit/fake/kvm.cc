@@ -997,11 +997,6 @@ int linux_gmem_insert(struct file *file, const struct ferry_run *run)
 	return err;
 }
 
-void linux_gmem_free(const struct ferry_run *run)
-{
-	linux_release(run->pfn, run->count, run->order);
-}
-
 // ---- the device ----
 
 int linux_kvm_copy_in(void *to, unsigned long long from, ferry_size bytes)
