@@ -230,13 +230,18 @@ TEST("session", "seeing/tracepoints")
 	if (::access((tracing + "events").c_str(), F_OK) &&
 	    ::mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, nullptr))
 		ktap::skip("this kernel has no tracefs");
-	REQUIRE(write_file((tracing + "events/ferry_luo/enable").c_str(), "1"));
+	auto set = [&](const char *file, const char *value) {
+		REQUIRE(write_file((tracing + file).c_str(), value));
+	};
+	set("options/stacktrace", "1");
+	set("events/ferry_luo/enable", "1");
 	{
 		auto device = open_device();
 		auto session = VALUE(device.create("traced"));
 		OK(session.preserve(make_memfd(page).get(), 0x77));
 	}
-	REQUIRE(write_file((tracing + "events/ferry_luo/enable").c_str(), "0"));
+	set("events/ferry_luo/enable", "0");
+	set("options/stacktrace", "0");
 	auto trace = read_file((tracing + "trace").c_str());
 	for (auto line :
 	     {"ferry_luo_session: created session=traced",
@@ -245,6 +250,12 @@ TEST("session", "seeing/tracepoints")
 	      "ferry_luo_session: gone session=traced"})
 		if (!CHECK(trace.find(line) != trace.npos))
 			ktap::print("# not there: %s", line);
+	// How it came to the first of them: the kernel unwinds the stack through the modules.
+	auto stack = trace.substr(std::min(trace.find(" <stack trace>"), trace.size()));
+	stack.resize(std::min(stack.find("ferry_luo_file: "), stack.size()));
+	if (!CHECK(stack.find(" => luo_") < stack.find(" => __x64_sys_ioctl")) ||
+	    !CHECK(stack.find(" => __x64_sys_ioctl") != stack.npos))
+		ktap::print("# %s", stack.c_str());
 }
 
 // ---- keys, over a kexec ----
