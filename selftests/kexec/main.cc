@@ -3,8 +3,9 @@
  * The self-tests that run in the test machine:
  *
  *	ferry-tests uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|
- *		    kvm|kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|scratch1|scratch2|dma1-dma4|
- *		    refused1-refused6|dma-soak1-dma-soak11|traffic1|traffic2|kernel [FILTER]
+ *		    kvm|kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|scratch1|scratch2|pieces1|pieces2|
+ *		    dma1-dma4|refused1-refused6|dma-soak1-dma-soak11|traffic1|traffic2|
+ *		    kernel [FILTER]
  *	ferry-tests soak STAGE LAST
  *
  * What has a number is the stage before or after a kexec; what stage 1 leaves behind holds
@@ -21,6 +22,7 @@ int kvm_stage(int stage, const char *filter);
 int dma_stage(int stage, const char *filter);
 int hugetlb_stage(int stage, const char *filter);
 int scratch_stage(int stage, const char *filter);
+int pieces_stage(int stage, const char *filter);
 int refused_stage(int stage, const char *filter);
 int traffic_stage(int stage, const char *filter);
 int dma_soak_stage(int stage, const char *filter);
@@ -56,6 +58,8 @@ int main(int argc, char **argv)
 		return hugetlb_stage(what[7] - '0', filter);
 	if (what.starts_with("scratch") && what.size() == 8)
 		return scratch_stage(what[7] - '0', filter);
+	if (what == "pieces1" || what == "pieces2")
+		return pieces_stage(what[6] - '0', filter);
 	if (what.starts_with("dma") && what.size() == 4)
 		return dma_stage(what[3] - '0', filter);
 	if (what.starts_with("refused") && what.size() == 8)
@@ -68,11 +72,11 @@ int main(int argc, char **argv)
 		return soak_stage(std::atoi(argv[2]), std::atoi(argv[3]));
 	if (what == "kernel")
 		return kernel_cases(filter);
-	std::fprintf(stderr,
-		     "usage: ferry-tests "
-		     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
-		     "kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|scratch1|scratch2|dma1-dma4|"
-		     "refused1-refused6|dma-soak1-dma-soak11|traffic1|traffic2|kernel [FILTER]\n"
-		     "       ferry-tests soak STAGE LAST\n");
+	std::fprintf(stderr, "usage: ferry-tests "
+			     "uapi|carry1-carry3|veto1|veto2|unload|session|session1-session4|kvm|"
+			     "kvm1-kvm6|kvm-unload|hugetlb1|hugetlb2|scratch1|scratch2|pieces1|"
+			     "pieces2|dma1-dma4|refused1-refused6|dma-soak1-dma-soak11|traffic1|"
+			     "traffic2|kernel [FILTER]\n"
+			     "       ferry-tests soak STAGE LAST\n");
 	return 2;
 }

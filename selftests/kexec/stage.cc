@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // Runs the stages of test cases that have a part in each kernel.
 
+#include <algorithm>
+
 #include <poll.h>
 #include <sys/wait.h>
 
@@ -73,9 +75,15 @@ bool load(Device &device, Notes &notes)
 		::pause();
 }
 
-} // namespace
-
-namespace {
+// Cases of scenarios of their own; all others are of the scenario carry.
+bool elsewhere(const Carried &each)
+{
+	static constexpr const char *prefixes[] = {"veto/",    "kvm/",	   "session/",	"dma/",
+						   "refused/", "traffic/", "dma-soak/", "hugetlb/",
+						   "scratch/", "pieces/"};
+	return std::ranges::any_of(prefixes,
+				   [&](auto prefix) { return each.name.starts_with(prefix); });
+}
 
 int run_here(int stage, const char *prefix, const char *filter, const Fd &told)
 {
@@ -83,13 +91,7 @@ int run_here(int stage, const char *prefix, const char *filter, const Fd &told)
 	for (auto each : carried())
 		if (each->name.starts_with(prefix) &&
 		    each->name.find(filter) != std::string::npos &&
-		    each->parts.size() >= size_t(stage) &&
-		    (*prefix ||
-		     !(each->name.starts_with("veto/") || each->name.starts_with("kvm/") ||
-		       each->name.starts_with("session/") || each->name.starts_with("dma/") ||
-		       each->name.starts_with("refused/") || each->name.starts_with("traffic/") ||
-		       each->name.starts_with("dma-soak/") || each->name.starts_with("hugetlb/") ||
-		       each->name.starts_with("scratch/"))))
+		    each->parts.size() >= size_t(stage) && (*prefix || !elsewhere(*each)))
 			chosen.push_back(each);
 	ktap::begin(chosen.size());
 	if (chosen.empty())
