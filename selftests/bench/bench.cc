@@ -16,6 +16,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <linux/reboot.h>
 #include <sys/stat.h>
@@ -26,11 +27,11 @@
 
 using liveupdate::Device;
 using liveupdate::Fd;
+using liveupdate::Session;
 
 namespace {
 
 constexpr std::uint64_t page = 4096;
-constexpr char session_name[] = "ferry-bench";
 constexpr std::uint64_t token = 1;
 
 struct Layout {
@@ -39,10 +40,12 @@ struct Layout {
 	bool huge; // asks for THP
 	bool interleaved; // every second page of the memory is somebody else's
 	unsigned int hugetlb; // logarithm of the page's size; 0: not of hugetlb
+	unsigned int files = 1; // each in a session of its own, retrieved by a thread of its own
 };
 
 constexpr Layout layouts[] = {
 	{"4k", 1, false, false, 0},
+	{"4k-two", 1, false, false, 0, 2},
 	{"interleaved", 1, false, true, 0},
 	{"thp", 1, true, false, 0},
 	{"sparse", 100, false, false, 0},
@@ -53,7 +56,8 @@ constexpr Layout layouts[] = {
 struct Run {
 	std::uint64_t tsc_at_jump;
 	std::uint64_t tsc_khz;
-	std::uint64_t size;
+	std::uint64_t files;
+	std::uint64_t size; // of each
 	std::uint64_t stride;
 	std::uint64_t align;
 };
@@ -165,11 +169,20 @@ class Peak {
 	std::thread thread_;
 };
 
-std::uint64_t allocated(int fd)
+std::uint64_t allocated(const std::vector<Fd> &files)
 {
-	struct stat st{};
-	must_call("fstat", ::fstat(fd, &st));
-	return static_cast<std::uint64_t>(st.st_blocks) * 512;
+	std::uint64_t bytes = 0;
+	for (const Fd &fd : files) {
+		struct stat st{};
+		must_call("fstat", ::fstat(fd.get(), &st));
+		bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
+	}
+	return bytes;
+}
+
+std::string session_name(std::uint64_t index)
+{
+	return "ferry-bench-" + std::to_string(index);
 }
 
 void print(const char *name, std::uint64_t value)
@@ -188,25 +201,31 @@ int before(const Layout &layout, std::uint64_t mib)
 {
 	auto device = must("/dev/liveupdate", Device::open());
 	auto run = must("stamps", Stamps<Run>::create(device));
-	run->size = mib << 20;
+	run->files = layout.files;
+	run->size = (mib << 20) / layout.files;
 	run->stride = layout.stride;
 	run->align = align_of(layout);
 	run->tsc_khz = measure_tsc_khz();
 
-	Fd fd = create("bench", run->size, layout.hugetlb);
-	fill(layout, fd.get(), run->size);
+	std::vector<Fd> files;
+	std::vector<Session> sessions;
+	for (std::uint64_t index = 0; index < run->files; index++) {
+		files.push_back(create("bench", run->size, layout.hugetlb));
+		fill(layout, files.back().get(), run->size);
+		sessions.push_back(must("session", device.create(session_name(index))));
+	}
 
-	auto session = must("session", device.create(session_name));
 	auto moved = [] { return value_of("/proc/vmstat", "pgmigrate_success"); };
 	const long long moved_before = moved();
 	Peak peak;
 	std::uint64_t start = clock_ns();
-	must("preserve", session.preserve(fd.get(), token));
+	for (std::uint64_t index = 0; index < run->files; index++)
+		must("preserve", sessions[index].preserve(files[index].get(), token));
 	std::uint64_t preserved = clock_ns();
 	print("peak", peak.stop());
 	print("moved", static_cast<std::uint64_t>(moved() - moved_before) * page);
 	print("preserve_ns", preserved - start);
-	print("allocated", allocated(fd.get()));
+	print("allocated", allocated(files));
 	std::fflush(stdout);
 	run->tsc_at_jump = __rdtsc();
 	jump();
@@ -218,19 +237,33 @@ int after()
 	std::uint64_t booted = clock_ns(CLOCK_BOOTTIME);
 	auto device = must("/dev/liveupdate", Device::open());
 	auto run = must("stamps", Stamps<Run>::retrieve(device));
-	auto session = must("session", device.retrieve(session_name));
+	std::vector<Session> sessions;
+	for (std::uint64_t index = 0; index < run->files; index++)
+		sessions.push_back(must("session", device.retrieve(session_name(index))));
 
+	std::vector<Fd> files(run->files);
 	std::uint64_t start = clock_ns();
-	Fd fd = must("retrieve", session.retrieve(token));
+	auto retrieve = [&](std::uint64_t index) {
+		files[index] = must("retrieve", sessions[index].retrieve(token));
+	};
+	{
+		std::vector<std::jthread> others;
+		for (std::uint64_t index = 1; index < run->files; index++)
+			others.emplace_back(retrieve, index);
+		retrieve(0);
+	}
 	std::uint64_t retrieved = clock_ns();
-	std::uint64_t *words = map(fd.get(), run->size, run->align);
+	std::uint64_t *words = map(files[0].get(), run->size, run->align);
 	bool first_is_there = *words == word_of(0);
 	std::uint64_t tsc_at_first = __rdtsc();
 	std::uint64_t finishing = clock_ns();
-	must("finish", session.finish());
+	for (Session &session : sessions)
+		must("finish", session.finish());
 	std::uint64_t finished = clock_ns();
 
-	std::uint64_t wrong = wrong_pages(fd.get(), *run.operator->());
+	std::uint64_t wrong = 0;
+	for (const Fd &fd : files)
+		wrong += wrong_pages(fd.get(), *run.operator->());
 	if (wrong || !first_is_there) {
 		std::fprintf(stderr, "ferry-bench: %llu pages came back wrong\n",
 			     static_cast<unsigned long long>(wrong));
@@ -245,7 +278,7 @@ int after()
 	print("retrieve_ns", retrieved - start);
 	print("first_ns", since_jump(tsc_at_first));
 	print("finish_ns", finished - finishing);
-	print("carried", allocated(fd.get()));
+	print("carried", allocated(files));
 	for (const char *key : {"metadata", "runs", "freeze_ns"}) {
 		if (long long value = value_of(update, key); value >= 0)
 			print(key, static_cast<std::uint64_t>(value));
